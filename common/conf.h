@@ -1,0 +1,92 @@
+/*
+ * Strict JSON policy files, driven by a schema table. conf.c is the only file
+ * that knows json-c.
+ *
+ * `//` and block comments are allowed. Unknown keys, duplicate keys, wrong
+ * types, values out of range, missing required keys and trailing text are
+ * errors with file, line, column and key; all are reported, not the first.
+ */
+#ifndef SLUICE_COMMON_CONF_H
+#define SLUICE_COMMON_CONF_H
+
+#include <stdio.h>
+
+#include "common/addr.h"
+#include "common/base.h"
+
+enum conf_type {
+	CONF_BOOL,	 /* bool */
+	CONF_UINT,	 /* uint64_t, min..max */
+	CONF_STRING,	 /* const char *; min..max octets; no NUL inside */
+	CONF_ENUM,	 /* int, one of `names` */
+	CONF_ADDR,	 /* struct addr */
+	CONF_ADDR_PORT,	 /* struct addr_port */
+	CONF_PREFIX,	 /* struct addr_prefix */
+	CONF_PORTS,	 /* struct port_range */
+	CONF_OBJECT,	 /* embedded struct described by `sub` */
+	CONF_LIST,	 /* struct conf_list of `elem` values; min..max entries */
+	CONF_MAP,	 /* struct conf_list of structs; the key goes to the CONF_KEY row */
+	CONF_KEY,	 /* only in a map's `sub`: const char *, the entry's name */
+	CONF_LINE,	 /* only in `sub`: unsigned, the line where the object starts */
+};
+
+struct conf_enum {
+	const char *name;
+	int value;
+};
+
+#define CONF_REQUIRED 1u
+#define CONF_RESTART 2u /* a reload that changes it is refused: needs a restart */
+
+struct conf_list {
+	void *v;   /* array of the element type, NULL when empty */
+	size_t n;
+};
+
+/* One row per key; a table ends with a row whose name is NULL. */
+struct conf_key {
+	const char *name;
+	enum conf_type type;
+	size_t offset;		      /* into the struct being filled */
+	unsigned flags;
+	uint64_t min, max;	      /* 0,0: no bounds */
+	const char *preset;	      /* default as JSON text; NULL: zero value */
+	const struct conf_enum *names;
+	const struct conf_key *sub;   /* OBJECT, MAP, LIST of OBJECT */
+	size_t size;		      /* sizeof one struct of `sub`, or of a list's scalar */
+	enum conf_type elem;	      /* LIST: type of an element */
+	const char *help;	      /* one line for the manual and the schema */
+	size_t present;		      /* offset of a bool set when the key was given; 0: none */
+};
+
+/* Errors found, in file order. */
+struct conf_errors {
+	struct conf_error {
+		unsigned line, column;
+		char key[128];	 /* dotted path, e.g. agents.agent-1.pool */
+		char text[192];
+	} *v;
+	size_t n;
+	const char *file;	 /* borrowed */
+};
+
+struct conf; /* owns the memory that the filled struct points into */
+
+/* Reads and checks a file. 0, or ERR_* with at least one error recorded. */
+int conf_load(const char *path, const struct conf_key *schema, void *out, struct conf **owner,
+	      struct conf_errors *errs);
+/* The same on text in memory; `name` stands for the file. */
+int conf_parse(struct span text, const char *name, const struct conf_key *schema, void *out,
+	       struct conf **owner, struct conf_errors *errs);
+/* Adds a finding of a cross-check. `line` from a CONF_LINE row, 0 if unknown. */
+void conf_error(struct conf_errors *errs, unsigned line, const char *key, const char *fmt, ...)
+	ATTR_PRINTF(4, 5);
+/* "file:line:column: key: text" per error. */
+void conf_errors_print(const struct conf_errors *errs, FILE *to);
+void conf_errors_fini(struct conf_errors *errs);
+void conf_free(struct conf *c); /* NULL is fine */
+
+/* Writes the schema as JSON Schema (draft 2020-12). */
+void conf_schema_print(const struct conf_key *schema, const char *title, FILE *to);
+
+#endif
