@@ -82,6 +82,12 @@ struct binding *binding_new(struct bindings *all, const struct flow *flow, bindi
 int binding_enable(struct binding *b, const struct flow_ends ends[FLOW_COMPONENTS]);
 /* Gives everything back and forgets the owner. NULL is fine. No callback comes any more. */
 void binding_release(struct binding *b);
+/*
+ * The same, and calls done(arg) once when every middlebox has confirmed that
+ * the pinholes are closed, or 2 s later; never from inside this call. With it
+ * a TEARDOWN is answered only after the media has been cut.
+ */
+void binding_release_notify(struct binding *b, void (*done)(void *arg), void *arg);
 
 enum binding_state binding_state(const struct binding *b);
 const char *binding_state_name(enum binding_state s);
