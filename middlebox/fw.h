@@ -103,7 +103,16 @@ struct fw_config {
 	size_t max_elements;		/* set size: above the sum of all quotas */
 	bool counters;			/* per-element packet counters */
 	unsigned force_off;		/* FW_FEATURE_ bits treated as absent (tests) */
+	unsigned omit;			/* FW_RULE_ bits not installed (tests that prove themselves) */
 };
+
+/* House rules that a test may leave out to see its scenario fail; 0 otherwise. */
+#define FW_RULE_INPUT_DROP 1u  /* rule b: pool ports answer nothing */
+#define FW_RULE_POOL_GUARD 2u  /* rule c: others leave the pool ports */
+#define FW_RULE_FORGET 4u      /* rule d: conntrack entries deleted */
+#define FW_RULE_DEFRAG 8u      /* defragmentation without conntrack */
+#define FW_RULE_ICMP 16u       /* ICMP errors of open tuples */
+#define FW_RULE_SOURCE 32u     /* rule f: nat.source */
 
 /* Kernel features, probed by fw_open(). */
 #define FW_FEATURE_DESTROY 1u	     /* NFT_MSG_DESTROYSETELEM (6.3) */
