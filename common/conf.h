@@ -25,7 +25,9 @@ enum conf_type {
 	CONF_PORTS,	 /* struct port_range */
 	CONF_OBJECT,	 /* embedded struct described by `sub` */
 	CONF_LIST,	 /* struct conf_list of `elem` values; min..max entries */
-	CONF_MAP,	 /* struct conf_list of structs; the key goes to the CONF_KEY row */
+	CONF_MAP,	 /* struct conf_list of structs; the key goes to the CONF_KEY row. An
+			  * entry is an object, or, when `sub` has a row named "", the value
+			  * of that row itself: "zones": { "inside": ["10.0.0.0/8"] } */
 	CONF_KEY,	 /* only in a map's `sub`: const char *, the entry's name */
 	CONF_LINE,	 /* only in `sub`: unsigned, the line where the object starts */
 };
