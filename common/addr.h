@@ -51,7 +51,7 @@ struct addr addr_v6(const void *sixteen_octets);
 int addr_parse(struct span text, struct addr *out);
 /* "192.0.2.1:554" or "[2001:db8::1]:554". 0 or ERR_MALFORMED. */
 int addr_port_parse(struct span text, struct addr_port *out);
-/* "10.0.0.0/8", "2001:db8::/32"; a bare address is a full-length prefix. */
+/* "10.0.0.0/8", "2001:db8::/32"; a bare address is a full-length prefix. Host bits must be 0. */
 int addr_prefix_parse(struct span text, struct addr_prefix *out);
 /* "5000" or "5000-6000". */
 int port_range_parse(struct span text, struct port_range *out);

@@ -25,7 +25,10 @@ void buf_fini(struct buf *b);
 /* Forgets content and the sticky error, keeps the memory. */
 void buf_reset(struct buf *b);
 
-/* 0, ERR_TOOBIG or ERR_NOMEM (nothing appended, and b->error set). */
+/*
+ * 0, ERR_TOOBIG or ERR_NOMEM (nothing appended, and b->error set). A later
+ * append stands on its own: it may succeed, while b->error tells of the gap.
+ */
 int buf_append(struct buf *b, const void *p, size_t n);
 int buf_append_span(struct buf *b, struct span s);
 int buf_append_str(struct buf *b, const char *s);
