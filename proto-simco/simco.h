@@ -16,9 +16,9 @@
 extern "C" {
 #endif
 
-#define SIMCO_PORT 7626		/* §3 */
-#define SIMCO_HEADER_LEN 8	/* §4.2 */
-#define SIMCO_MESSAGE_MAX 65536 /* header and payload */
+#define SIMCO_PORT 7626			/* §3 */
+#define SIMCO_HEADER_LEN 8		/* §4.2 */
+#define SIMCO_MESSAGE_MAX 65536		/* header and payload */
 #define SIMCO_RECEIVE_TIMEOUT_MS 60000u /* §6(2) */
 
 /* Results of library calls; the values agree with nothing else. */
@@ -28,8 +28,8 @@ enum simco_err {
 	SIMCO_ERR_MALFORMED = -2, /* attributes do not comply with the message type */
 	SIMCO_ERR_TOOBIG = -3,	  /* does not fit into a message or the output limit */
 	SIMCO_ERR_NOMEM = -4,
-	SIMCO_ERR_STATE = -5,	  /* not now */
-	SIMCO_ERR_CLOSED = -6,	  /* the session is over: send the output, then close */
+	SIMCO_ERR_STATE = -5,  /* not now */
+	SIMCO_ERR_CLOSED = -6, /* the session is over: send the output, then close */
 };
 
 /* §4.2.1 */
@@ -131,6 +131,7 @@ enum simco_attr {
 
 #define SIMCO_AUTH_MAX 4096 /* §4.3.2 */
 #define SIMCO_OWNER_MAX 255 /* §4.3.7 */
+#define SIMCO_PIDS_MAX 8191 /* PID attributes in one message */
 #define SIMCO_EXT_ACTIVITY 0x00000001u
 
 /* §4.3.3 MB type */
@@ -141,18 +142,18 @@ enum simco_attr {
 #define SIMCO_MB_PROTOCOL_TRANSLATION 0x02
 #define SIMCO_MB_PORT_TRANSLATION 0x01
 
-enum simco_location { /* §4.3.8 */
-	SIMCO_INTERNAL = 0, /* A0 */
-	SIMCO_INSIDE = 1,   /* A1 */
-	SIMCO_OUTSIDE = 2,  /* A2 */
-	SIMCO_EXTERNAL = 3, /* A3 */
+enum simco_location {			  /* §4.3.8 */
+		      SIMCO_INTERNAL = 0, /* A0 */
+		      SIMCO_INSIDE = 1,	  /* A1 */
+		      SIMCO_OUTSIDE = 2,  /* A2 */
+		      SIMCO_EXTERNAL = 3, /* A3 */
 };
 
 enum { SIMCO_IP_ANY = 0, SIMCO_IPV4 = 1, SIMCO_IPV6 = 2 };
-enum { SIMCO_NAT_TRADITIONAL = 1, SIMCO_NAT_TWICE = 2 };			      /* §4.3.9 NM */
-enum { SIMCO_PARITY_ANY = 0, SIMCO_PARITY_ODD = 1, SIMCO_PARITY_EVEN = 2 };	      /* §4.3.9 PP */
-enum { SIMCO_PER_PARITY_ANY = 0, SIMCO_PER_PARITY_SAME = 3 };			      /* §4.3.10 */
-enum { SIMCO_INBOUND = 1, SIMCO_OUTBOUND = 2, SIMCO_BIDIRECTIONAL = 3 };	      /* §4.3.10 */
+enum { SIMCO_NAT_TRADITIONAL = 1, SIMCO_NAT_TWICE = 2 };		    /* §4.3.9 NM */
+enum { SIMCO_PARITY_ANY = 0, SIMCO_PARITY_ODD = 1, SIMCO_PARITY_EVEN = 2 }; /* §4.3.9 PP */
+enum { SIMCO_PER_PARITY_ANY = 0, SIMCO_PER_PARITY_SAME = 3 };		    /* §4.3.10 */
+enum { SIMCO_INBOUND = 1, SIMCO_OUTBOUND = 2, SIMCO_BIDIRECTIONAL = 3 };    /* §4.3.10 */
 
 struct simco_version {
 	uint8_t major, minor;
@@ -165,15 +166,16 @@ struct simco_capabilities { /* §4.3.3 */
 	uint32_t max_lifetime;			   /* seconds */
 };
 
-struct simco_tuple { /* §4.3.8 */
-	bool protocols_only;   /* first field 0x1: addresses and ports wildcarded */
-	uint8_t ip_version;    /* SIMCO_IPV4 or SIMCO_IPV6 */
-	uint8_t prefix_len;
-	uint8_t protocol;      /* IANA number, 0: any */
-	uint8_t location;
-	uint16_t port;	       /* 0: wildcarded */
+struct simco_tuple {	     /* §4.3.8 */
+	bool protocols_only; /* first field 0x1: addresses and ports wildcarded */
+	uint8_t ip_version;  /* SIMCO_IPV4 or SIMCO_IPV6; SIMCO_IP_ANY only in a reply that
+			      * is 'protocols only' (it repeats IPo, §8.2.2) */
+	uint8_t prefix_len;  /* 'protocols only': irrelevant (§8.3.1) */
+	uint8_t protocol;    /* IANA number, 0: any */
+	uint8_t location;    /* encoding a reply, the index in simco_msg.tuple counts */
+	uint16_t port;	     /* 0: wildcarded */
 	uint16_t port_range;
-	uint8_t addr[16];      /* network order, IPv4 in the first four */
+	uint8_t addr[16]; /* network order, IPv4 in the first four */
 };
 
 struct simco_prr_params { /* §4.3.9 */
@@ -185,7 +187,11 @@ struct simco_per_params { /* §4.3.10 */
 	uint8_t parity, direction;
 };
 
-struct simco_activity { /* per direction: [0] inbound, [1] outbound */
+/*
+ * Per direction: [0] inbound, [1] outbound. On the wire 48 octets: packets,
+ * octets, idle_ms of inbound, then of outbound.
+ */
+struct simco_activity {
 	uint64_t packets[2], octets[2];
 	uint64_t idle_ms[2]; /* since the last packet; UINT64_MAX: none seen */
 };
@@ -210,17 +216,19 @@ struct simco_msg {
 	uint32_t pid, gid, lifetime;
 	const uint8_t *owner;
 	size_t owner_len;
-	struct simco_tuple tuple[4]; /* in a request: [SIMCO_INTERNAL] is the first
-				      * tuple and [SIMCO_EXTERNAL] the second, whatever
-				      * their location fields say (§8.3.1 checks those);
-				      * in a reply: by location */
+	/*
+	 * In a request [SIMCO_INTERNAL] is the first tuple and [SIMCO_EXTERNAL]
+	 * the second, whatever their location fields say (§8.3.1 checks those);
+	 * in a reply: by location.
+	 */
+	struct simco_tuple tuple[4];
 	struct simco_prr_params prr;
 	struct simco_per_params per;
 	uint32_t extensions;
 	struct simco_activity activity;
-	const uint8_t *pids; /* PRL reply, decoding: n_pids PID attributes as on the wire */
+	const uint8_t *pids;	  /* PRL reply, decoding: n_pids PID attributes as on the wire */
 	const uint32_t *pid_list; /* PRL reply, encoding: n_pids values */
-	size_t n_pids;
+	size_t n_pids;		  /* at most SIMCO_PIDS_MAX */
 };
 
 /* Reads only the header of a complete or incomplete message. SIMCO_OK or SIMCO_ERR_MORE. */
@@ -228,13 +236,14 @@ int simco_decode_header(const void *in, size_t n, uint16_t *type, uint16_t *leng
 
 /*
  * Decodes one message at the front of in[n]. SIMCO_OK with *used set;
- * SIMCO_ERR_MORE when the message is incomplete; SIMCO_ERR_MALFORMED when its
- * attributes do not comply with its type (then *used, out->type and out->tid
- * are set, so that 0x0312 can be sent). Both directions.
+ * SIMCO_ERR_MORE when the message is incomplete; SIMCO_ERR_TOOBIG when its
+ * header announces more than SIMCO_MESSAGE_MAX; SIMCO_ERR_MALFORMED when its
+ * type is unknown or its attributes do not comply with its type (then *used,
+ * out->type and out->tid are set, so that 0x0312 can be sent). Both directions.
  */
 int simco_decode(struct simco_msg *out, const void *in, size_t n, size_t *used);
 
-/* i-th PID of a decoded PRL reply. */
+/* i-th PID of a PRL reply, i < m->n_pids. */
 uint32_t simco_msg_pid(const struct simco_msg *m, size_t i);
 
 /* Encodes into out[n]. Octets written, or SIMCO_ERR_TOOBIG / SIMCO_ERR_MALFORMED. */
@@ -244,31 +253,45 @@ long simco_encoded_size(const struct simco_msg *m);
 
 /* "PRR request", "lack of port numbers", ...; never NULL. */
 const char *simco_type_name(uint16_t type);
-
-/* HMAC-free token hook: see simco_srv_ops.authenticate and simco_cli_ops.token. */
+const char *simco_attr_name(uint16_t attr);
+const char *simco_location_name(uint8_t location); /* "internal", ... */
+const char *simco_err_name(int err);
 
 /* ---- Session machine, middlebox side (§6, §7) -------------------------------- */
 
-enum simco_session_state { SIMCO_CLOSED, SIMCO_NOAUTH, SIMCO_OPEN };
+enum simco_session_state { SIMCO_CLOSED, SIMCO_NOAUTH, SIMCO_OPEN }; /* §7.1 */
+const char *simco_state_name(enum simco_session_state state);
+
+/* Unanswered policy requests of one session before simco_srv_input() stops. */
+#define SIMCO_SRV_PENDING_MAX 1024
 
 struct simco_srv;
 
 /* What the middlebox decides about an SE or SA request. */
 struct simco_admission {
-	uint16_t refuse;	     /* 0, or SIMCO_LACK_OF_RESOURCES, ..._SECURITY_INSUFFICIENT */
-	bool challenge_agent;	     /* ask the agent to authenticate itself (SE only) */
-	uint8_t challenge[64];	     /* the challenge to send then */
+	uint16_t refuse;       /* 0, or SIMCO_LACK_OF_RESOURCES..._SECURITY_INSUFFICIENT */
+	bool challenge_agent;  /* ask the agent to authenticate itself (SE only) */
+	uint8_t challenge[64]; /* the challenge to send then (SA: the one that was sent) */
 	size_t challenge_len;
-	uint8_t token[SIMCO_AUTH_MAX]; /* answer to the agent's challenge */
-	size_t token_len;	     /* 0: cannot authenticate (decisions 13) */
+	uint8_t token[SIMCO_AUTH_MAX];		/* answer to the agent's challenge */
+	size_t token_len;			/* 0: cannot authenticate (decisions 13) */
 	struct simco_capabilities capabilities; /* sent when the session opens */
-	uint32_t extensions;	     /* supported ones; the reply carries the common mask */
+	uint32_t extensions; /* supported ones; the reply carries the common mask */
 };
 
 struct simco_srv_ops {
-	/* SE in CLOSED: fill *adm. The challenge of the agent is m->challenge. */
+	/*
+	 * SE in CLOSED: fill *adm (all zero). The challenge of the agent is
+	 * m->challenge. The machine checks the version itself, in the order of
+	 * §7.2: after a refusal for resources, transport or security, before
+	 * any other.
+	 */
 	void (*establish)(void *arg, const struct simco_msg *m, struct simco_admission *adm);
-	/* SA in NOAUTH: m->token answers adm.challenge. 0, or 0x0323, 0x0324. Fills capabilities. */
+	/*
+	 * SA in NOAUTH: m->token (if m->has_token) answers adm->challenge. Set
+	 * adm->refuse to 0x0323 or 0x0324, or leave it 0; capabilities and
+	 * extensions are preset to those of establish() and may be changed.
+	 */
 	void (*authenticate)(void *arg, const struct simco_msg *m, struct simco_admission *adm);
 	/*
 	 * A well-formed policy request in OPEN. Must be answered by exactly one
@@ -280,25 +303,41 @@ struct simco_srv_ops {
 	void (*state)(void *arg, enum simco_session_state state);
 };
 
-/* `max_output`: octets queued for a slow reader before the session is cut. NULL: no memory. */
+/*
+ * `ops` is borrowed for the life of the machine. `max_output`: octets queued for
+ * a slow reader before the session is cut. The timer of §6(2) starts at once:
+ * a connection without a session may not idle. NULL: no memory.
+ */
 struct simco_srv *simco_srv_new(const struct simco_srv_ops *ops, void *arg, size_t max_output,
 				uint64_t now_ms);
 void simco_srv_free(struct simco_srv *s);
 /*
- * Feeds octets; *used tells how many were consumed. It stops early at a message
- * that the machine answers itself (session control, protocol errors) while
- * policy requests are unanswered, so that replies keep the order of requests:
- * feed the rest again after the replies. SIMCO_OK, or SIMCO_ERR_CLOSED: send
- * simco_srv_output(), then close the connection.
+ * Feeds octets; *used tells how many were consumed (incomplete messages are,
+ * the machine keeps them). It stops early at a message that the machine answers
+ * itself (session control, protocol errors) while policy requests are
+ * unanswered, so that replies keep the order of requests, and at
+ * SIMCO_SRV_PENDING_MAX unanswered requests: feed the rest again after the
+ * replies. SIMCO_OK, or SIMCO_ERR_CLOSED: send simco_srv_output(), then close
+ * the connection. No op may free the machine.
  */
 int simco_srv_input(struct simco_srv *s, const void *in, size_t n, size_t *used, uint64_t now_ms);
-/* Answers the oldest unanswered policy request; reply->tid is set by the machine. */
+/*
+ * Answers the oldest unanswered policy request; reply->tid is set by the
+ * machine, the activity extension left out where it was not negotiated. A reply
+ * that fits no message becomes 0x0313. SIMCO_OK; SIMCO_ERR_CLOSED when the
+ * output limit or memory is exhausted: the session is cut; SIMCO_ERR_STATE when
+ * there is no such request; SIMCO_ERR_MALFORMED when `reply` cannot be encoded
+ * or does not answer that request (nothing was sent then).
+ */
 int simco_srv_reply(struct simco_srv *s, struct simco_msg *reply);
-/* ARE (§5.3.19). Only in OPEN; after the replies given so far. */
+/* ARE (§5.3.19). Only in OPEN; after the replies given so far. As simco_srv_reply(). */
 int simco_srv_event(struct simco_srv *s, uint32_t pid, uint32_t lifetime);
 /* AST and CLOSED (§7.5); the caller has answered every request before. */
 void simco_srv_terminate(struct simco_srv *s);
-/* Absolute ms of the next simco_srv_timeout(), UINT64_MAX: none (§6(2)). */
+/*
+ * Absolute ms of the next simco_srv_timeout(), UINT64_MAX: none (§6(2)). Ask
+ * again after input and after replies.
+ */
 uint64_t simco_srv_deadline(const struct simco_srv *s);
 /* As simco_srv_input() without octets. */
 int simco_srv_timeout(struct simco_srv *s, uint64_t now_ms);
@@ -321,14 +360,16 @@ struct simco_cli_ops {
 	void (*open)(void *arg, const struct simco_capabilities *caps, uint32_t extensions);
 	/*
 	 * The session is over: `type` is the negative reply or notification
-	 * that ended it, 0 for anything else. Outstanding requests were
+	 * that ended it, 0 for anything else (also after our own ST, and when
+	 * the middlebox sent what it may not). Outstanding requests were
 	 * answered with NULL before.
 	 */
 	void (*closed)(void *arg, uint16_t type);
 	/* ARE; lifetime 0: the rule is gone. */
 	void (*event)(void *arg, uint32_t pid, uint32_t lifetime);
-	/* Computes the token for a challenge. Length, 0: cannot. */
-	size_t (*token)(void *arg, const uint8_t *challenge, size_t n, uint8_t token[SIMCO_AUTH_MAX]);
+	/* Computes the token for a challenge. Length, 0: cannot (SA goes without). */
+	size_t (*token)(void *arg, const uint8_t *challenge, size_t n,
+			uint8_t token[SIMCO_AUTH_MAX]);
 	/* Verifies the middlebox's token for our challenge. */
 	bool (*verify)(void *arg, const uint8_t *token, size_t n);
 };
@@ -336,22 +377,38 @@ struct simco_cli_ops {
 struct simco_cli_opts {
 	const uint8_t *challenge; /* demand that the middlebox authenticates itself; NULL: no */
 	size_t challenge_len;
-	uint32_t extensions;	  /* asked for; dropped and retried on 0x0312 */
-	size_t max_pending;	  /* requests in flight */
+	uint32_t extensions; /* asked for; dropped and retried on 0x0312 */
+	size_t max_pending;  /* requests in flight, at least 1 */
 };
 
+/* Borrows `ops` and copies *opts with the challenge. NULL: no memory. */
 struct simco_cli *simco_cli_new(const struct simco_cli_ops *ops, void *arg,
 				const struct simco_cli_opts *opts);
 void simco_cli_free(struct simco_cli *c); /* outstanding requests get NULL */
-/* Queues the SE request of a fresh connection. */
+/*
+ * Queues the SE request of a fresh connection. After a session ended the same
+ * machine may be started again on the next connection. SIMCO_OK,
+ * SIMCO_ERR_STATE while a session is on, SIMCO_ERR_NOMEM.
+ */
 int simco_cli_start(struct simco_cli *c);
 /*
- * Feeds octets. SIMCO_OK, or SIMCO_ERR_CLOSED: close the connection. When the
- * peer closes, call simco_cli_end().
+ * The session ended only because the middlebox does not know our extensions
+ * (0x0312, after which it closes, §6(5)): connect again at once and call
+ * simco_cli_start(), which then asks without them.
+ */
+bool simco_cli_retry(const struct simco_cli *c);
+/*
+ * Feeds octets; all are consumed. SIMCO_OK, or SIMCO_ERR_CLOSED: close the
+ * connection. When the peer closes, call simco_cli_end(). Callbacks may send
+ * requests; they may not free the machine or start it again.
  */
 int simco_cli_input(struct simco_cli *c, const void *in, size_t n, size_t *used);
 void simco_cli_end(struct simco_cli *c);
-/* Sends a request (the machine chooses the TID). SIMCO_OK, SIMCO_ERR_STATE, SIMCO_ERR_TOOBIG (too many pending), SIMCO_ERR_NOMEM. */
+/*
+ * Sends a policy request; the machine chooses the TID. SIMCO_OK, SIMCO_ERR_STATE
+ * (not open), SIMCO_ERR_TOOBIG (too many pending), SIMCO_ERR_MALFORMED (cannot
+ * be encoded), SIMCO_ERR_NOMEM; `fn` is called exactly once after SIMCO_OK.
+ */
 int simco_cli_request(struct simco_cli *c, struct simco_msg *m, simco_reply_fn fn, void *arg);
 /* ST (§7.4): `closed` follows. */
 int simco_cli_terminate(struct simco_cli *c);
