@@ -20,7 +20,7 @@ struct loop_timer;
 typedef void (*loop_io_fn)(unsigned events, void *arg);
 typedef void (*loop_fn)(void *arg);
 
-/* NULL on failure. */
+/* NULL on failure. Also makes the process ignore SIGPIPE. */
 struct loop *loop_new(void);
 /* Everything registered must have been freed before. */
 void loop_free(struct loop *l);

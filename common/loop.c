@@ -1,0 +1,382 @@
+/*
+ * The event loop over libevent's event API, and the queue of deferred calls.
+ */
+#include "common/loop.h"
+
+#include <event2/event.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/errcode.h"
+#include "common/log.h"
+#include "common/loop_int.h"
+
+struct deferred {
+	loop_fn fn; /* NULL: taken back */
+	void *arg;
+};
+
+struct loop_signal {
+	struct loop_signal *next;
+	struct event *ev;
+	loop_fn fn;
+	void *arg;
+};
+
+struct loop {
+	struct event_base *base;
+	struct event *limit; /* ends a turn that waits with a limit */
+	struct deferred *queue;
+	size_t head, tail, room; /* queue[head..tail) has yet to run */
+	struct loop_signal *signals;
+	bool stop;
+};
+
+struct loop_io {
+	struct loop *loop;
+	struct event *ev;
+	int fd;
+	unsigned events;
+	loop_io_fn fn;
+	void *arg;
+};
+
+struct loop_timer {
+	struct loop *loop;
+	struct event *ev;
+	uint64_t due;	/* when fn runs; meaningless unless set */
+	uint64_t armed; /* when libevent wakes us, 0: not at all; may be early */
+	bool set;
+	loop_fn fn;
+	void *arg;
+};
+
+struct event_base *loop_base(struct loop *l)
+{
+	return l->base;
+}
+
+static void on_limit(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	(void)arg;
+}
+
+struct loop *loop_new(void)
+{
+	struct loop *l = calloc(1, sizeof(*l));
+	struct event_config *conf = event_config_new();
+
+	if (l == NULL || conf == NULL)
+		goto fail;
+	if (event_config_set_flag(conf, EVENT_BASE_FLAG_NOLOCK) != 0)
+		goto fail;
+	l->base = event_base_new_with_config(conf);
+	if (l->base == NULL)
+		goto fail;
+	l->limit = event_new(l->base, -1, 0, on_limit, NULL);
+	if (l->limit == NULL)
+		goto fail;
+	event_config_free(conf);
+	/* A peer that went away is an error of write(), not our death. */
+	signal(SIGPIPE, SIG_IGN);
+	return l;
+fail:
+	if (conf != NULL)
+		event_config_free(conf);
+	loop_free(l);
+	return NULL;
+}
+
+void loop_free(struct loop *l)
+{
+	struct loop_signal *s;
+
+	if (l == NULL)
+		return;
+	while ((s = l->signals) != NULL) {
+		l->signals = s->next;
+		event_free(s->ev);
+		free(s);
+	}
+	if (l->limit != NULL)
+		event_free(l->limit);
+	if (l->base != NULL)
+		event_base_free(l->base);
+	free(l->queue);
+	free(l);
+}
+
+static void run_deferred(struct loop *l)
+{
+	while (l->head < l->tail) {
+		struct deferred d = l->queue[l->head++];
+
+		if (d.fn != NULL)
+			d.fn(d.arg);
+	}
+	l->head = 0;
+	l->tail = 0;
+}
+
+static void turn(struct loop *l, int flags)
+{
+	if (l->head < l->tail)
+		flags |= EVLOOP_NONBLOCK;
+	if (event_base_loop(l->base, EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY | flags) < 0) {
+		log_err("loop: waiting for events failed");
+		l->stop = true;
+	}
+	run_deferred(l);
+}
+
+void loop_run(struct loop *l)
+{
+	while (!l->stop)
+		turn(l, 0);
+	l->stop = false;
+}
+
+static struct timeval interval(uint64_t ms)
+{
+	/* A year is for ever; more may overflow inside libevent. */
+	const uint64_t longest = (uint64_t)365 * 86400 * 1000;
+
+	if (ms > longest)
+		ms = longest;
+	return (struct timeval){.tv_sec = (time_t)(ms / 1000),
+				.tv_usec = (suseconds_t)(ms % 1000 * 1000)};
+}
+
+void loop_run_once(struct loop *l, int ms)
+{
+	struct timeval tv;
+
+	if (ms <= 0) {
+		turn(l, ms == 0 ? EVLOOP_NONBLOCK : 0);
+		return;
+	}
+	tv = interval((uint64_t)ms);
+	event_add(l->limit, &tv);
+	turn(l, 0);
+	event_del(l->limit);
+}
+
+void loop_stop(struct loop *l)
+{
+	l->stop = true;
+}
+
+uint64_t loop_now_ms(const struct loop *l)
+{
+	struct timespec now;
+
+	(void)l; /* the vDSO is cheap enough to ask it every time */
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void on_io(evutil_socket_t fd, short what, void *arg)
+{
+	struct loop_io *io = arg;
+	unsigned events = 0;
+
+	(void)fd;
+	if (what & EV_READ)
+		events |= LOOP_READ;
+	if (what & EV_WRITE)
+		events |= LOOP_WRITE;
+	io->fn(events, io->arg);
+}
+
+static short io_flags(unsigned events)
+{
+	return (short)(EV_PERSIST | (events & LOOP_READ ? EV_READ : 0) |
+		       (events & LOOP_WRITE ? EV_WRITE : 0));
+}
+
+struct loop_io *loop_io_new(struct loop *l, int fd, unsigned events, loop_io_fn fn, void *arg)
+{
+	struct loop_io *io = calloc(1, sizeof(*io));
+
+	if (io == NULL)
+		return NULL;
+	*io = (struct loop_io){.loop = l, .fd = fd, .events = events, .fn = fn, .arg = arg};
+	io->ev = event_new(l->base, fd, io_flags(events), on_io, io);
+	if (io->ev == NULL || (events != 0 && event_add(io->ev, NULL) != 0)) {
+		loop_io_free(io);
+		return NULL;
+	}
+	return io;
+}
+
+void loop_io_set(struct loop_io *io, unsigned events)
+{
+	if (events == io->events)
+		return;
+	event_del(io->ev);
+	io->events = events;
+	if (events == 0)
+		return;
+	if (event_assign(io->ev, io->loop->base, io->fd, io_flags(events), on_io, io) != 0 ||
+	    event_add(io->ev, NULL) != 0)
+		log_err("loop: cannot watch descriptor %d", io->fd);
+}
+
+void loop_io_free(struct loop_io *io)
+{
+	if (io == NULL)
+		return;
+	if (io->ev != NULL)
+		event_free(io->ev);
+	free(io);
+}
+
+static void arm(struct loop_timer *t, uint64_t now)
+{
+	uint64_t ms = t->due > now ? t->due - now : 0;
+	struct timeval tv = interval(ms);
+
+	t->armed = now + ms;
+	if (event_add(t->ev, &tv) != 0) {
+		t->armed = 0;
+		log_err("loop: cannot arm a timer");
+	}
+}
+
+/*
+ * libevent's coarse clock may wake us a few milliseconds early, and a timer
+ * that was only moved later is left in its place: both wait on here.
+ */
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct loop_timer *t = arg;
+	uint64_t now = loop_now_ms(t->loop);
+
+	(void)fd;
+	(void)what;
+	t->armed = 0;
+	if (!t->set)
+		return;
+	if (now < t->due) {
+		arm(t, now);
+		return;
+	}
+	t->set = false;
+	t->fn(t->arg);
+}
+
+struct loop_timer *loop_timer_new(struct loop *l, loop_fn fn, void *arg)
+{
+	struct loop_timer *t = calloc(1, sizeof(*t));
+
+	if (t == NULL)
+		return NULL;
+	*t = (struct loop_timer){.loop = l, .fn = fn, .arg = arg};
+	t->ev = event_new(l->base, -1, 0, on_timer, t);
+	if (t->ev == NULL) {
+		free(t);
+		return NULL;
+	}
+	return t;
+}
+
+void loop_timer_set(struct loop_timer *t, uint64_t ms)
+{
+	uint64_t now = loop_now_ms(t->loop);
+
+	t->due = ms > UINT64_MAX - now ? UINT64_MAX : now + ms;
+	t->set = true;
+	if (t->armed == 0 || t->armed > t->due)
+		arm(t, now);
+}
+
+void loop_timer_clear(struct loop_timer *t)
+{
+	t->set = false;
+	t->armed = 0;
+	event_del(t->ev);
+}
+
+bool loop_timer_is_set(const struct loop_timer *t)
+{
+	return t->set;
+}
+
+void loop_timer_free(struct loop_timer *t)
+{
+	if (t == NULL)
+		return;
+	event_free(t->ev);
+	free(t);
+}
+
+static void on_signal(evutil_socket_t signo, short what, void *arg)
+{
+	struct loop_signal *s = arg;
+
+	(void)signo;
+	(void)what;
+	s->fn(s->arg);
+}
+
+int loop_signal(struct loop *l, int signo, loop_fn fn, void *arg)
+{
+	struct loop_signal *s = calloc(1, sizeof(*s));
+
+	if (s == NULL)
+		return ERR_NOMEM;
+	s->fn = fn;
+	s->arg = arg;
+	s->ev = evsignal_new(l->base, signo, on_signal, s);
+	if (s->ev == NULL || event_add(s->ev, NULL) != 0) {
+		if (s->ev != NULL)
+			event_free(s->ev);
+		free(s);
+		return ERR_IO;
+	}
+	s->next = l->signals;
+	l->signals = s;
+	return 0;
+}
+
+/* Makes room for one more; space of calls that have run is used again first. */
+static bool queue_room(struct loop *l)
+{
+	size_t room = l->room > 0 ? l->room * 2 : 64;
+	struct deferred *q;
+
+	if (l->tail < l->room)
+		return true;
+	if (l->head > 0 && l->head >= l->room / 2) {
+		memmove(l->queue, l->queue + l->head, (l->tail - l->head) * sizeof(*q));
+		l->tail -= l->head;
+		l->head = 0;
+		return true;
+	}
+	q = reallocarray(l->queue, room, sizeof(*q));
+	if (q == NULL)
+		return false;
+	l->queue = q;
+	l->room = room;
+	return true;
+}
+
+int loop_defer(struct loop *l, loop_fn fn, void *arg)
+{
+	if (!queue_room(l))
+		return ERR_NOMEM;
+	l->queue[l->tail++] = (struct deferred){.fn = fn, .arg = arg};
+	return 0;
+}
+
+void loop_undefer(struct loop *l, loop_fn fn, void *arg)
+{
+	for (size_t i = l->head; i < l->tail; i++) {
+		if (l->queue[i].fn == fn && l->queue[i].arg == arg)
+			l->queue[i].fn = NULL;
+	}
+}
