@@ -29,8 +29,8 @@ struct middlebox_conf {
 };
 
 struct path {
-	const char *from, *to;	   /* zone names */
-	struct conf_list through;  /* const char *: middlebox names, inner first; may be empty */
+	const char *from, *to;	  /* zone names */
+	struct conf_list through; /* const char *: middlebox names, inner first; may be empty */
 	/* Resolved by policy_load(): */
 	const struct zone *from_zone, *to_zone;
 	const struct middlebox_conf *middlebox[4];
@@ -40,9 +40,9 @@ struct path {
 
 struct permit { /* no permit list at all: everything between the zones of a path */
 	struct addr_prefix internal, external;
-	int protocol;			   /* 17, 6, 0 any */
-	struct port_range ports;	   /* both ends */
-	struct port_range external_ports;  /* instead of ports for the far end, where given */
+	int protocol;			  /* 17, 6, 0 any */
+	struct port_range ports;	  /* both ends */
+	struct port_range external_ports; /* instead of ports for the far end, where given */
 	bool has_external_ports;
 };
 
@@ -51,19 +51,20 @@ enum rtsp_out { RTSP_OUT_AUTO, RTSP_OUT_REWRITE, RTSP_OUT_TRANSPARENT, RTSP_OUT_
 
 struct rtsp_listener_conf {
 	struct addr_port listen;
-	int mode;		    /* enum rtsp_mode */
-	int out;		    /* enum rtsp_out */
-	const char *zone;	    /* of its clients; empty: by client address */
-	bool tproxy;		    /* IP_TRANSPARENT on the listening socket */
+	int mode;		     /* enum rtsp_mode */
+	int out;		     /* enum rtsp_out */
+	const char *zone;	     /* of its clients; empty: by client address */
+	bool tproxy;		     /* IP_TRANSPARENT on the listening socket */
 	struct conf_list media_from; /* struct addr_prefix: hosts allowed in source= */
 	uint64_t header_bytes, body_bytes, line_bytes; /* limits */
 	uint64_t connect_timeout_ms, idle_timeout_s;
-	bool interleaved_hint;	    /* answer 461 instead of 503 when the middlebox is down */
+	bool interleaved_hint; /* answer 461 instead of 503 when the middlebox is down */
 	unsigned line;
 };
 
 struct policy_limits {
 	uint64_t sessions, sessions_per_client, connections, connections_per_client;
+	uint64_t bindings, bindings_per_client; /* half binds of every module together */
 };
 
 struct policy {
@@ -72,12 +73,21 @@ struct policy {
 	struct conf_list middleboxes; /* struct middlebox_conf */
 	struct conf_list paths;	      /* struct path */
 	struct conf_list permit;      /* struct permit */
-	struct { uint64_t reserved, enabled; } lifetime; /* seconds */
-	bool exclusive;		      /* delete rules of ours that we do not know, after a reconnect */
-	struct conf_list rtsp;	      /* struct rtsp_listener_conf */
-	struct { struct conf_list listen; const char *token_file; bool open_loopback; } rest;
+	bool has_permit;	      /* "permit": [] permits nothing, no key at all everything */
+	struct {
+		uint64_t reserved, enabled;
+	} lifetime;	       /* seconds */
+	bool exclusive;	       /* delete rules of ours that we do not know, after a reconnect */
+	struct conf_list rtsp; /* struct rtsp_listener_conf */
+	struct {
+		struct conf_list listen;
+		const char *token_file;
+		bool open_loopback;
+	} rest;
 	struct policy_limits limits;
-	struct { int level, format; } log;
+	struct {
+		int level, format;
+	} log; /* enum log_level, enum log_format */
 	struct conf *owner;
 };
 
@@ -88,6 +98,8 @@ int policy_parse(struct span text, const char *name, struct policy **out, struct
 void policy_free(struct policy *p);
 const struct conf_key *policy_schema(void);
 
+/* The middlebox of that name; NULL when there is none. */
+const struct middlebox_conf *policy_middlebox(const struct policy *p, const char *name);
 /* The most specific zone that contains `a`; NULL when none does. */
 const struct zone *policy_zone(const struct policy *p, const struct addr *a);
 /* The path from the zone of `from` to the zone of `to`; NULL when there is none. */

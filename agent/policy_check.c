@@ -1,0 +1,185 @@
+/*
+ * What a schema row cannot say: names that must exist, things that must not be
+ * given twice, settings that exclude each other. Every finding carries its line.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/policy_int.h"
+#include "common/errcode.h"
+
+#define PATH_HOPS ARRAY_LEN(((struct path *)0)->middlebox)
+
+static const struct zone *zone_by_name(const struct policy *p, const char *name)
+{
+	const struct zone *zones = p->zones.v;
+
+	for (size_t i = 0; i < p->zones.n; i++)
+		if (!strcmp(zones[i].name, name))
+			return &zones[i];
+	return NULL;
+}
+
+static bool prefix_eq(const struct addr_prefix *a, const struct addr_prefix *b)
+{
+	return a->len == b->len && addr_eq(&a->addr, &b->addr);
+}
+
+/* Zones may overlap, since the longest prefix decides; two equal prefixes leave nothing to decide.
+ */
+static void check_zone_pair(const struct zone *a, const struct zone *b, struct conf_errors *errs)
+{
+	const struct addr_prefix *pa = a->networks.v, *pb = b->networks.v;
+	char text[ADDR_STRLEN];
+
+	for (size_t i = 0; i < a->networks.n; i++)
+		for (size_t k = 0; k < b->networks.n; k++)
+			if (prefix_eq(&pa[i], &pb[k]))
+				conf_error(errs, b->line, "zones",
+					   "%s/%u belongs to zone \"%s\" (line %u) and to \"%s\"",
+					   addr_str(&pb[k].addr, text), pb[k].len, a->name, a->line,
+					   b->name);
+}
+
+static void check_zones(const struct policy *p, struct conf_errors *errs)
+{
+	const struct zone *z = p->zones.v;
+
+	for (size_t i = 0; i < p->zones.n; i++)
+		for (size_t k = i + 1; k < p->zones.n; k++)
+			check_zone_pair(&z[i], &z[k], errs);
+}
+
+static void check_middleboxes(const struct policy *p, struct conf_errors *errs)
+{
+	const struct middlebox_conf *m = p->middleboxes.v;
+
+	for (size_t i = 0; i < p->middleboxes.n; i++) {
+		if (strlen(m[i].name) > 63)
+			conf_error(errs, m[i].line, "middleboxes", "a name has at most 63 octets");
+		if (!m[i].address.port)
+			conf_error(errs, m[i].line, "middleboxes", "\"%s\": port 0 in address",
+				   m[i].name);
+		for (size_t k = 0; k < i; k++)
+			if (addr_port_eq(&m[k].address, &m[i].address))
+				conf_error(errs, m[i].line, "middleboxes",
+					   "\"%s\" has the address of \"%s\" (line %u)", m[i].name,
+					   m[k].name, m[k].line);
+	}
+}
+
+/* Middleboxes keep the order of the file: the one nearest to the internal end first. */
+static void resolve_hops(const struct policy *p, struct path *path, struct conf_errors *errs)
+{
+	const char *const *names = path->through.v;
+
+	if (path->through.n > PATH_HOPS) {
+		conf_error(errs, path->line, "paths", "%zu middleboxes in a row, at most %zu",
+			   path->through.n, PATH_HOPS);
+		return;
+	}
+	for (size_t i = 0; i < path->through.n; i++) {
+		path->middlebox[i] = policy_middlebox(p, names[i]);
+		if (!path->middlebox[i])
+			conf_error(errs, path->line, "paths", "unknown middlebox \"%s\" in through",
+				   names[i]);
+		for (size_t k = 0; k < i; k++)
+			if (!strcmp(names[k], names[i]))
+				conf_error(errs, path->line, "paths",
+					   "middlebox \"%s\" stands in through twice", names[i]);
+	}
+	path->n_middleboxes = (unsigned)path->through.n;
+}
+
+static void check_paths(const struct policy *p, struct conf_errors *errs)
+{
+	struct path *paths = p->paths.v;
+
+	for (size_t i = 0; i < p->paths.n; i++) {
+		struct path *path = &paths[i];
+
+		path->from_zone = zone_by_name(p, path->from);
+		path->to_zone = zone_by_name(p, path->to);
+		if (!path->from_zone)
+			conf_error(errs, path->line, "paths", "unknown zone \"%s\" in from",
+				   path->from);
+		if (!path->to_zone)
+			conf_error(errs, path->line, "paths", "unknown zone \"%s\" in to",
+				   path->to);
+		for (size_t k = 0; k < i; k++)
+			if (!strcmp(paths[k].from, path->from) && !strcmp(paths[k].to, path->to))
+				conf_error(errs, path->line, "paths",
+					   "a second path from \"%s\" to \"%s\" (first in line %u)",
+					   path->from, path->to, paths[k].line);
+		resolve_hops(p, path, errs);
+	}
+}
+
+static void check_rtsp(const struct policy *p, struct conf_errors *errs)
+{
+	const struct rtsp_listener_conf *l = p->rtsp.v;
+	char text[ADDR_PORT_STRLEN];
+
+	for (size_t i = 0; i < p->rtsp.n; i++) {
+		for (size_t k = 0; k < i; k++)
+			if (addr_port_eq(&l[k].listen, &l[i].listen))
+				conf_error(errs, l[i].line, "rtsp",
+					   "a second listener on %s (first in line %u)",
+					   addr_port_str(&l[i].listen, text), l[k].line);
+		if (l[i].zone && l[i].zone[0] && !zone_by_name(p, l[i].zone))
+			conf_error(errs, l[i].line, "rtsp", "unknown zone \"%s\"", l[i].zone);
+		if (l[i].tproxy && l[i].mode != RTSP_TRANSPARENT)
+			conf_error(errs, l[i].line, "rtsp",
+				   "tproxy makes sense in mode \"transparent\" only");
+		if (l[i].line_bytes > l[i].header_bytes)
+			conf_error(errs, l[i].line, "rtsp", "line_bytes is above header_bytes");
+	}
+}
+
+static void check_rest_listen(const struct policy *p, const char *text, struct conf_errors *errs)
+{
+	struct addr_port at;
+
+	if (!strncmp(text, "unix:", 5)) {
+		/* 107 octets is what a unix socket address holds. */
+		if (text[5] != '/' || strlen(text + 5) > 107)
+			conf_error(errs, 0, "rest.listen",
+				   "\"%s\": an absolute path of at most 107 octets is needed",
+				   text);
+		return;
+	}
+	if (addr_port_parse(span_str(text), &at)) {
+		conf_error(errs, 0, "rest.listen",
+			   "\"%s\" is neither \"unix:/path\" nor \"address:port\"", text);
+		return;
+	}
+	if (p->rest.token_file || (p->rest.open_loopback && addr_is_loopback(&at.addr)))
+		return;
+	conf_error(errs, 0, "rest.listen", "\"%s\" needs token_file%s", text,
+		   addr_is_loopback(&at.addr) ? " or open_loopback" : "");
+}
+
+static void check_rest(const struct policy *p, struct conf_errors *errs)
+{
+	const char *const *listen = p->rest.listen.v;
+
+	for (size_t i = 0; i < p->rest.listen.n; i++) {
+		check_rest_listen(p, listen[i], errs);
+		for (size_t k = 0; k < i; k++)
+			if (!strcmp(listen[k], listen[i]))
+				conf_error(errs, 0, "rest.listen", "\"%s\" is given twice",
+					   listen[i]);
+	}
+}
+
+int policy_check(struct policy *p, struct conf_errors *errs)
+{
+	size_t before = errs->n;
+
+	check_zones(p, errs);
+	check_middleboxes(p, errs);
+	check_paths(p, errs);
+	check_rtsp(p, errs);
+	check_rest(p, errs);
+	return errs->n == before ? 0 : ERR_INVALID;
+}
