@@ -1,0 +1,1 @@
+"""Network namespaces, real peers and captures for the tests and the demonstration."""
