@@ -150,22 +150,21 @@ static int fill_value(struct fill *f, const struct conf_key *row, enum conf_type
 static void fill_object(struct fill *f, const struct conf_key *sub, const struct conf_node *n,
 			uint8_t *base);
 
-/* Extends the path; returns the length to cut it back to. */
-static size_t path_push(struct fill *f, const char *fmt, const char *name, size_t index)
+/* Extends the path by a key or (name NULL) an index; returns the length to cut it back to. */
+static size_t path_push(struct fill *f, const char *name, size_t index)
 {
 	size_t at = strlen(f->path);
-	char part[96];
+	char *end = f->path + at;
 
-	if (name != NULL) {
-		snprintf(part, sizeof(part), "%s", name);
-		for (char *p = part; *p != '\0'; p++)
-			if ((unsigned char)*p < 0x20 || *p == 0x7F)
-				*p = '?';
-		snprintf(f->path + at, sizeof(f->path) - at, "%s%s", at > 0 ? "." : "", part);
-	} else {
-		snprintf(part, sizeof(part), "%zu", index);
-		snprintf(f->path + at, sizeof(f->path) - at, "%s%s]", fmt, part);
+	if (name == NULL) {
+		snprintf(end, sizeof(f->path) - at, "[%zu]", index);
+		return at;
 	}
+	if (name[0] != '\0')
+		snprintf(end, sizeof(f->path) - at, "%s%s", at > 0 ? "." : "", name);
+	for (char *p = end; *p != '\0'; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7F)
+			*p = '?';
 	return at;
 }
 
@@ -371,7 +370,7 @@ static int fill_list(struct fill *f, const struct conf_key *row, const struct co
 	if (l->v == NULL)
 		return f->rc = ERR_NOMEM;
 	for (const struct conf_node *m = n->first; m != NULL; m = m->next, i++) {
-		size_t at = path_push(f, "[", NULL, i);
+		size_t at = path_push(f, NULL, i);
 
 		/* A wrong element is reported and left out. */
 		if (fill_value(f, row, row->elem, m, (uint8_t *)l->v + l->n * size) == 0)
@@ -418,7 +417,7 @@ static int fill_map(struct fill *f, const struct conf_key *row, const struct con
 	if (l->v == NULL)
 		return f->rc = ERR_NOMEM;
 	for (const struct conf_node *m = n->first; m != NULL; m = m->next) {
-		size_t at = path_push(f, NULL, (const char *)m->key.p, 0);
+		size_t at = path_push(f, (const char *)m->key.p, 0);
 
 		if (fill_entry(f, row, m, (uint8_t *)l->v + l->n * row->size) == 0)
 			l->n++;
@@ -480,7 +479,7 @@ static bool is_key(const struct conf_key *row)
 static void fill_member(struct fill *f, const struct conf_key *sub, const struct conf_node *m,
 			uint8_t *base, uint64_t *seen)
 {
-	size_t at = path_push(f, NULL, (const char *)m->key.p, 0);
+	size_t at = path_push(f, (const char *)m->key.p, 0);
 	const struct conf_key *row = sub;
 
 	while (row->name != NULL && (!is_key(row) || !span_eq_str(m->key, row->name)))
@@ -511,7 +510,7 @@ static void fill_object(struct fill *f, const struct conf_key *sub, const struct
 			continue;
 		fill_absent(f, row, base);
 		if ((row->flags & CONF_REQUIRED) != 0) {
-			size_t at = path_push(f, NULL, row->name, 0);
+			size_t at = path_push(f, row->name, 0);
 
 			conf_error_at(f->errs, n->line, n->column, f->path, "required key missing");
 			path_pop(f, at);
