@@ -142,11 +142,12 @@ enum simco_attr {
 #define SIMCO_MB_PROTOCOL_TRANSLATION 0x02
 #define SIMCO_MB_PORT_TRANSLATION 0x01
 
-enum simco_location {			  /* §4.3.8 */
-		      SIMCO_INTERNAL = 0, /* A0 */
-		      SIMCO_INSIDE = 1,	  /* A1 */
-		      SIMCO_OUTSIDE = 2,  /* A2 */
-		      SIMCO_EXTERNAL = 3, /* A3 */
+/* §4.3.8 */
+enum simco_location {
+	SIMCO_INTERNAL = 0, /* A0 */
+	SIMCO_INSIDE = 1,   /* A1 */
+	SIMCO_OUTSIDE = 2,  /* A2 */
+	SIMCO_EXTERNAL = 3, /* A3 */
 };
 
 enum { SIMCO_IP_ANY = 0, SIMCO_IPV4 = 1, SIMCO_IPV6 = 2 };
