@@ -25,11 +25,12 @@ struct agent {
 
 /* What is known about a path's middleboxes right now (for out=auto and early failures). */
 struct path_state {
-	bool up;	     /* every middlebox of the path has an OPEN session */
-	bool translates;     /* at least one of them is a NAT for this IP version */
-	const char *down;    /* name of the first one that is not up, or NULL */
+	bool up;	  /* every middlebox of the path has an OPEN session */
+	bool translates;  /* at least one of them is a NAT for this IP version */
+	const char *down; /* name of the first one that is not up, or NULL */
 };
-struct path_state agent_path_state(const struct agent *a, const struct path *path, uint8_t ip_version);
+struct path_state agent_path_state(const struct agent *a, const struct path *path,
+				   uint8_t ip_version);
 
 /* Builds everything from the policy and opens the listeners; NULL after logging. Takes policy. */
 struct agent *agent_new(struct loop *l, struct policy *policy);

@@ -15,9 +15,9 @@
 #include "common/base.h"
 #include "common/jsonw.h"
 
-struct bindings;  /* all of one agent */
+struct bindings; /* all of one agent */
 struct binding;
-struct path;	  /* agent/policy.h: ordered middleboxes between two zones */
+struct path; /* agent/policy.h: ordered middleboxes between two zones */
 
 #define FLOW_COMPONENTS 2 /* [0] RTP, [1] RTCP */
 
@@ -26,13 +26,13 @@ enum flow_direction { FLOW_INBOUND = 1, FLOW_OUTBOUND = 2, FLOW_BOTH = 3 };
 /* What a session protocol wishes; protocol-neutral. */
 struct flow {
 	const struct path *path;
-	const char *module;	   /* "rtsp", "sip", "socks"; static */
-	char id[64];		   /* session id for logs and REST */
-	struct addr client;	   /* for quotas and REST */
-	uint8_t protocol;	   /* IPPROTO_UDP, IPPROTO_TCP */
-	uint8_t ip_version;	   /* 4 or 6 */
-	unsigned components;	   /* 1 or 2 */
-	bool odd;		   /* single component with odd parity wanted */
+	const char *module;  /* "rtsp", "sip", "socks"; static */
+	char id[64];	     /* session id for logs and REST */
+	struct addr client;  /* for quotas and REST */
+	uint8_t protocol;    /* IPPROTO_UDP, IPPROTO_TCP */
+	uint8_t ip_version;  /* 4 or 6 */
+	unsigned components; /* 1 or 2 */
+	bool odd;	     /* single component with odd parity wanted */
 	enum flow_direction direction;
 };
 
@@ -49,7 +49,7 @@ enum binding_state {
 	BINDING_ENABLING,
 	BINDING_BOUND,
 	BINDING_RELEASING,
-	BINDING_LOST,	/* was bound, the middlebox took it away */
+	BINDING_LOST, /* was bound, the middlebox took it away */
 	BINDING_FAILED,
 };
 
@@ -57,7 +57,7 @@ enum binding_event {
 	BINDING_EV_HALF_BOUND, /* binding_outside() is valid */
 	BINDING_EV_BOUND,      /* the kernel of every middlebox has the pinholes */
 	BINDING_EV_FAILED,     /* reservation or enabling failed; everything is released */
-	BINDING_EV_LOST,       /* BOUND or HALF_BOUND and gone: rule-lost, media-timeout, operator */
+	BINDING_EV_LOST, /* BOUND or HALF_BOUND and gone: rule-lost, media-timeout, operator */
 };
 
 /*
@@ -65,8 +65,8 @@ enum binding_event {
  * owner still calls binding_release() to let go of the object; it may do so
  * inside the callback.
  */
-typedef void (*binding_event_fn)(struct binding *b, enum binding_event ev,
-				 const struct failure *f, void *arg);
+typedef void (*binding_event_fn)(struct binding *b, enum binding_event ev, const struct failure *f,
+				 void *arg);
 
 /*
  * Step one: reserves. NULL with *f filled when refused at once (quota, policy,

@@ -32,19 +32,19 @@ enum cause {
 /* One failure as it travels from the binding to an endpoint. */
 struct failure {
 	enum cause cause;
-	char middlebox[64];    /* name in the policy, empty when none is involved */
-	char detail[160];      /* safe to show to an endpoint */
-	unsigned retry_after;  /* seconds, 0: none */
+	char middlebox[64];   /* name in the policy, empty when none is involved */
+	char detail[160];     /* safe to show to an endpoint */
+	unsigned retry_after; /* seconds, 0: none */
 };
 
 /* A row of the table. */
 struct cause_info {
-	const char *name;	 /* "middlebox-unreachable" */
-	const char *phrase;	 /* short English text for reason phrases */
-	uint16_t rtsp_status;	 /* 0: no reply, the session is ended */
-	uint16_t sip_status;	 /* 0: as described in ARCHITECTURE.md */
+	const char *name;     /* "middlebox-unreachable" */
+	const char *phrase;   /* short English text for reason phrases */
+	uint16_t rtsp_status; /* 0: no reply, the session is ended */
+	uint16_t sip_status;  /* 0: as described in ARCHITECTURE.md */
 	uint8_t socks_reply;
-	bool retry_after;	 /* replies carry Retry-After */
+	bool retry_after; /* replies carry Retry-After */
 };
 
 const struct cause_info *cause_info(enum cause c);
