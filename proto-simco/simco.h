@@ -300,7 +300,7 @@ struct simco_srv_ops {
 	 * borrowed for the call.
 	 */
 	void (*request)(void *arg, const struct simco_msg *m);
-	/* State changed (for logs and tables). */
+	/* State changed (for logs and tables). May be NULL. */
 	void (*state)(void *arg, enum simco_session_state state);
 };
 
