@@ -11,7 +11,8 @@ struct rtsp;
 
 /* Opens every listener of the policy. NULL after logging. Borrows the agent. */
 struct rtsp *rtsp_new(struct agent *a);
-/* Applies a changed policy: listeners are added and removed, live sessions keep their terms. 0 or ERR_*. */
+/* Applies a changed policy: listeners are added and removed, live sessions keep their terms. 0 or
+ * ERR_*. */
 int rtsp_reload(struct rtsp *r);
 /* Stops accepting, sends TEARDOWN for every session, releases bindings; done() afterwards. */
 void rtsp_shutdown(struct rtsp *r, loop_fn done, void *arg);
