@@ -59,7 +59,7 @@ mapfile -t pure < <(sources "${rooms[@]}" | grep -E '^proto-simco/|_(msg|fsm)\.[
 ok "codecs and state machines include no loop, socket, time or log" \
 	"$(includes '((common/(loop|stream|log|tls|rest|notify)\.h)|sys/(socket|time|epoll|select)\.h|poll\.h|time\.h|syslog\.h|event2?/)' ${pure[@]+"${pure[@]}"})"
 ok "codecs and state machines ask for no time and do no input or output" \
-	"$(grep -HnE '\b(time|gettimeofday|clock_gettime|printf|fprintf|read|write|send|recv|sendto|recvfrom|socket|open|fopen)[[:space:]]*\(' \
+	"$(grep -HnE '(^|[^>.[:alnum:]_])(time|gettimeofday|clock_gettime|printf|fprintf|read|write|send|recv|sendto|recvfrom|socket|open|fopen)[[:space:]]*\(' \
 		${pure[@]+"${pure[@]}"} /dev/null |
 		grep -vE ':[[:space:]]*(/?\*|/\*)' | grep -E '\.c:')"
 
