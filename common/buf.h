@@ -33,7 +33,7 @@ int buf_append(struct buf *b, const void *p, size_t n);
 int buf_append_span(struct buf *b, struct span s);
 int buf_append_str(struct buf *b, const char *s);
 int buf_printf(struct buf *b, const char *fmt, ...) ATTR_PRINTF(2, 3);
-int buf_vprintf(struct buf *b, const char *fmt, va_list ap);
+int buf_vprintf(struct buf *b, const char *fmt, va_list ap) ATTR_PRINTF(2, 0);
 
 /*
  * Makes room for `n` more octets and returns where they go (write there, then

@@ -7,8 +7,8 @@
 
 #include "common/conf_int.h"
 
-static void error_put(struct conf_errors *errs, unsigned line, unsigned column, const char *key,
-		      const char *fmt, va_list ap)
+static void ATTR_PRINTF(5, 0) error_put(struct conf_errors *errs, unsigned line, unsigned column,
+					const char *key, const char *fmt, va_list ap)
 {
 	struct conf_error *e;
 	size_t at = errs->n;
