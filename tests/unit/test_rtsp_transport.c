@@ -87,8 +87,8 @@ static void test_several(void **state ATTR_UNUSED)
 	p = rtsp_spec_param(&t.specs[1], "CLIENT_PORT");
 	assert_non_null(p);
 	assert_true(span_eq_str(p->value, "6-7"));
-	assert_memory_equal(value + p->value_off - 100, "6-7", p->value_len);
-	assert_memory_equal(value + p->off - 100, ";client_port=6-7,", p->len + 1);
+	assert_memory_equal(value + (p->value_off - 100), "6-7", p->value_len);
+	assert_memory_equal(value + (p->off - 100), ";client_port=6-7,", p->len + 1);
 	p = rtsp_spec_param(&t.specs[1], "mode");
 	assert_true(span_eq_str(p->value, "PLAY,RECORD"));
 }
