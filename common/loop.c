@@ -31,6 +31,7 @@ struct loop {
 	struct deferred *queue;
 	size_t head, tail, room; /* queue[head..tail) has yet to run */
 	struct loop_signal *signals;
+	struct loop_closer *closers;
 	bool stop;
 };
 
@@ -56,6 +57,25 @@ struct loop_timer {
 struct event_base *loop_base(struct loop *l)
 {
 	return l->base;
+}
+
+void loop_closer_add(struct loop *l, struct loop_closer *c)
+{
+	c->next = l->closers;
+	c->link = &l->closers;
+	if (c->next != NULL)
+		c->next->link = &c->next;
+	l->closers = c;
+}
+
+void loop_closer_del(struct loop_closer *c)
+{
+	if (c->link == NULL)
+		return;
+	*c->link = c->next;
+	if (c->next != NULL)
+		c->next->link = c->link;
+	c->link = NULL;
 }
 
 static void on_limit(evutil_socket_t fd, short what, void *arg)
@@ -97,6 +117,8 @@ void loop_free(struct loop *l)
 
 	if (l == NULL)
 		return;
+	while (l->closers != NULL)
+		l->closers->fn(l->closers);
 	while ((s = l->signals) != NULL) {
 		l->signals = s->next;
 		event_free(s->ev);
@@ -192,10 +214,14 @@ static void on_io(evutil_socket_t fd, short what, void *arg)
 	io->fn(events, io->arg);
 }
 
+short loop_ev(unsigned events)
+{
+	return (short)((events & LOOP_READ ? EV_READ : 0) | (events & LOOP_WRITE ? EV_WRITE : 0));
+}
+
 static short io_flags(unsigned events)
 {
-	return (short)(EV_PERSIST | (events & LOOP_READ ? EV_READ : 0) |
-		       (events & LOOP_WRITE ? EV_WRITE : 0));
+	return (short)(EV_PERSIST | loop_ev(events));
 }
 
 struct loop_io *loop_io_new(struct loop *l, int fd, unsigned events, loop_io_fn fn, void *arg)

@@ -9,5 +9,20 @@
 struct event_base;
 
 struct event_base *loop_base(struct loop *l);
+/* LOOP_READ and LOOP_WRITE as libevent's EV_READ and EV_WRITE. */
+short loop_ev(unsigned events);
+
+/*
+ * Something that nobody owns any more but that still works in the loop, such
+ * as a stream that sends its last octets. loop_free() calls fn, which must end
+ * with loop_closer_del().
+ */
+struct loop_closer {
+	struct loop_closer *next, **link;
+	void (*fn)(struct loop_closer *c);
+};
+
+void loop_closer_add(struct loop *l, struct loop_closer *c);
+void loop_closer_del(struct loop_closer *c); /* fine when not added */
 
 #endif

@@ -4,6 +4,11 @@
  *
  * A stream never grows without bound: reading stops while more than
  * `read_max` octets are unconsumed, and stream_write refuses past `write_max`.
+ * An owner that leaves `read_max` octets unconsumed gets no more: its message
+ * is too big.
+ *
+ * A stream may be freed or closed in any callback, its own or another's; the
+ * octets given to `data` stay readable until that call returns.
  */
 #ifndef SLUICE_COMMON_STREAM_H
 #define SLUICE_COMMON_STREAM_H
@@ -31,8 +36,11 @@ struct stream_ops {
 	/*
 	 * The stream is over: ERR_CLOSED (orderly end of the peer),
 	 * ERR_REFUSED, ERR_UNREACHABLE, ERR_TIMEOUT, ERR_IO, ERR_PERM (TLS).
-	 * Called at most once, never from inside stream_free(). The owner
-	 * calls stream_free() in it or later.
+	 * Called at most once, never from inside stream_free(). What arrived
+	 * before the peer's orderly end is offered first, so while the stream is
+	 * paused with unconsumed octets ERR_CLOSED waits. The owner calls
+	 * stream_free() in it or later, or stream_close(): a peer that only ended
+	 * its half still gets what is queued.
 	 */
 	void (*end)(struct stream *s, int err, void *arg);
 };
@@ -42,26 +50,27 @@ struct stream_opts {
 	size_t write_max;	     /* octets, default 256 KiB */
 	uint64_t connect_timeout_ms; /* default 5000, also bounds the TLS handshake */
 	struct tls_ctx *tls;	     /* NULL: plain TCP; borrowed */
-	const char *tls_name;	     /* client side: name the peer must prove */
+	/* Client side: name or address the peer must prove, NULL: the address connected to. */
+	const char *tls_name;
 	/* Client side: local address; version 0 leaves the choice to the kernel. */
 	struct addr_port from;
 	bool transparent;	     /* IP_TRANSPARENT before bind: `from` need not be local */
 };
 
 /*
- * Starts to connect. NULL on failure with *err set; otherwise `ready` or
+ * Starts to connect; opts NULL means all defaults. NULL on failure with *err set; otherwise `ready` or
  * `end` follows, never before this function returned.
  */
 struct stream *stream_connect(struct loop *l, const struct addr_port *to,
 			      const struct stream_opts *opts, const struct stream_ops *ops,
 			      void *arg, int *err);
-/* Takes over a connected socket (closes it on failure, too). */
+/* Takes over a connected socket (closes it on failure, too). With opts->tls: server side. */
 struct stream *stream_adopt(struct loop *l, int fd, const struct stream_opts *opts,
 			    const struct stream_ops *ops, void *arg);
 /* Changes callbacks and argument. */
 void stream_set_ops(struct stream *s, const struct stream_ops *ops, void *arg);
 
-/* Queues a copy. 0, ERR_TOOBIG past write_max (nothing queued), ERR_NOMEM, ERR_CLOSED. */
+/* Queues a copy, also before `ready`. 0, ERR_TOOBIG past write_max (nothing queued), ERR_NOMEM, ERR_CLOSED. */
 int stream_write(struct stream *s, struct span out);
 /* Octets accepted but not yet given to the kernel. */
 size_t stream_queued(const struct stream *s);
