@@ -7,11 +7,11 @@ Every claim is measured; the exit status is 0 only when all of them hold.
 import argparse
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import textwrap
-import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -83,7 +83,6 @@ def count(frames):
 
 
 def without_sluice(net, directory):
-    chapter("1. A firewall that drops everything but RTSP's control connection, no Sluice")
     net.plain_firewall()
     server = GstServer(net.server, directory + "/server-1.log")
     say(f"ffmpeg asks {URL} for video and audio over UDP and waits three seconds.")
@@ -96,92 +95,99 @@ def without_sluice(net, directory):
     claim(f"ffmpeg decoded nothing: {count(frames)}", not any(frames.values()))
 
 
-def address(end):
-    return f"[{end['address']}]:{end['port']}" if ":" in end["address"] else \
-        f"{end['address']}:{end['port']}"
+def describe(rule):
+    """One rule of the middlebox in a line."""
+    ends = rule["internal"]
+    if rule.get("outside") not in (None, rule["internal"]):
+        ends += f"  seen outside as {rule['outside']}"
+    return f"rule {rule['pid']:<4} {rule['protocol']} {ends}  ↔  {rule['external']}"
 
 
-def media_ports(packets, nat):
-    """(client port, server port) of a media flow, seen by the client."""
-    for p in udp(packets, src=topo.SERVER, dst=topo.CLIENT):
-        return p.dport, p.sport
-    return None
+def kernel_elements(net):
+    """The elements of the sets of exact flows, one line each, as nft lists them."""
+    found = []
+    for item in net.fw.nft_json("list", "table", "inet", "sluice"):
+        for element in item.get("set", {}).get("elem", []):
+            key = element.get("elem", {}).get("val", element) if isinstance(element, dict) \
+                else element
+            if isinstance(key, dict) and "concat" in key:
+                found.append(" . ".join(str(part) for part in key["concat"]))
+    return found
 
 
-def pinholes_while_playing(site, capture):
-    net = site.net
-    rules = site.rules()
+def pinholes(net, site):
     say("The pinholes, from the middlebox's REST interface (GET /v1/rules):")
-    show(describe_rule(rule) for rule in rules)
-    claim("two streams, RTP and RTCP each: four rules, every one an exact pair of ends",
-          len(rules) == 4)
-    say("The same in the kernel (nft list table inet sluice), one element per direction:")
-    text = net.fw.run("nft", "list", "table", "inet", "sluice")
-    lines = [line.strip() for line in text.splitlines()
-             if topo.SERVER in line and topo.CLIENT in line]
-    show(lines[:8])
-    claim("the kernel has the client's and the server's exact addresses and ports",
-          any(topo.SERVER in line for line in lines))
+    rules = site.rules()
+    show(describe(rule) for rule in rules)
+    claim("four rules: RTP and RTCP of two streams, both ends exact", len(rules) == 4)
+    elements = kernel_elements(net)
+    say("The same in the kernel (nft list table inet sluice): protocol, source, destination.")
+    show(elements)
+    claim("each rule is there in both directions, and nothing else is open",
+          len(elements) == 8 and all(topo.SERVER in e and topo.CLIENT in e for e in elements))
 
 
-def describe_rule(rule):
-    return str(rule)
-
-
-def wrong_port(site, capture):
+def wrong_port(net, at_server):
     """A datagram from the server's address but another port does not arrive; a right one does."""
-    net = site.net
-    ports = wait_until(lambda: media_ports(capture.packets(), False), 5, "a media packet")
-    client_port, server_port = ports
-    target = (topo.CLIENT, client_port)
-    if "nat" in site.middlebox_policy:
-        outside = next(p for p in udp(site.outside.packets(), src=topo.SERVER)
-                       if p.sport == server_port)
-        target = (outside.dst, outside.dport)
+    media = wait_until(lambda: udp(at_server.packets(), src=topo.SERVER), 5, "a media packet")[0]
+    target = (media.dst, media.dport)
     net.client.nft(PROBE)
-    net.server.forge_udp((topo.SERVER, server_port + 1000), target, bytes(123))
-    net.server.forge_udp((topo.SERVER, server_port), target, bytes(133))
+    net.server.forge_udp((topo.SERVER, media.sport + 1000), target, bytes(123))
+    net.server.forge_udp((topo.SERVER, media.sport), target, bytes(133))
     wait_until(lambda: net.client.counter("probe", "right_port"), 3, "the right packet")
-    claim(f"a packet {topo.SERVER}:{server_port} → {target[0]}:{target[1]} arrives",
+    to = f"{target[0]}:{target[1]}"
+    claim(f"a packet from {topo.SERVER}:{media.sport} to {to} reaches the client",
           net.client.counter("probe", "right_port") == 1)
-    claim(f"one from the same host, port {server_port + 1000}, is dropped",
+    claim(f"one from the same host, but port {media.sport + 1000}, does not",
           net.client.counter("probe", "wrong_port") == 0)
+    return target
 
 
 def with_sluice(net, directory, nat):
-    site = Site(net, directory, nat)
     with contextlib.ExitStack() as stack:
-        stack.callback(site.close)
-        say("sluice-middlebox has taken over the firewall (default: drop), sluice-agent is "
-            "connected to it by SIMCO (RFC 4540).")
-        server = GstServer(net.server, f"{directory}/server.log")
+        site = stack.enter_context(contextlib.closing(Site(net, directory, nat)))
+        server = GstServer(net.server, directory + "/server.log")
         stack.callback(server.stop)
-        at_client = Capture(net.client, "eth0", f"{directory}/client.pcap", "udp")
-        stack.callback(at_client.proc.stop)
-        site.outside = Capture(net.server, "eth0", f"{directory}/server.pcap", "udp")
-        stack.callback(site.outside.proc.stop)
-        claim("no pinhole is open", not site.rules())
-        say(f"ffmpeg plays {URL} over UDP, as before:")
-        player = Ffmpeg(net.client, URL, 4, f"{directory}/ffmpeg.log")
+        at_server = Capture(net.server, "eth0", directory + "/server.pcap", "udp")
+        stack.callback(at_server.proc.stop)
+        say("sluice-middlebox keeps the firewall (it drops what nobody asked for), sluice-agent "
+            "has a SIMCO session with it.")
+        claim("no pinhole is open", not site.rules() and not kernel_elements(net))
+        say(f"ffmpeg plays {URL}, video and audio over UDP, as before.")
+        player = Ffmpeg(net.client, URL, 5, directory + "/ffmpeg.log")
         stack.callback(player.stop)
-        player.wait_frames(5)
-        claim("the stream plays", True)
-        pinholes_while_playing(site, at_client)
-        wrong_port(site, at_client)
+        frames = player.wait_frames(5, 20)
+        claim(f"it plays: {count(frames)} up to now", True)
+        pinholes(net, site)
+        target = wrong_port(net, at_server)
         if nat:
-            outer = {p.dst for p in udp(site.outside.packets(), src=topo.SERVER)}
-            claim(f"the server knows the client as {', '.join(sorted(outer))} only",
-                  outer == {topo.OUTSIDE})
+            claim(f"the server sends to {target[0]}, the firewall's own address: it never saw "
+                  f"{topo.CLIENT}", {p.dst for p in udp(at_server.packets(), src=topo.SERVER)}
+                  == {topo.OUTSIDE})
         frames = player.finish()
-        claim(f"ffmpeg ends with TEARDOWN; decoded: {count(frames)}",
-              frames["video"] > 20 and frames["audio"] > 20)
-        wait_until(lambda: not site.rules(), 5, "the rules to go")
-        left = {name: n for name, n in site.kernel_before.items()} if False else None
-        del left
-        text = net.fw.run("nft", "list", "table", "inet", "sluice")
-        claim("after TEARDOWN every pinhole is gone, in REST and in the kernel",
-              not site.rules() and not any(topo.SERVER in line for line in text.splitlines()))
-        time.sleep(0.3)
+        claim(f"it ends with TEARDOWN, having decoded {count(frames)}",
+              frames["video"] >= 50 and frames["audio"] >= 30)
+        wait_until(lambda: server.requests("teardown"), 5, "TEARDOWN at the server")
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: not site.rules(), 2)
+        claim("and every pinhole is gone, from REST and from the kernel",
+              not site.rules() and not kernel_elements(net))
+
+
+def keep_logs(directory, name):
+    if os.environ.get("SLUICE_LOG"):
+        shutil.copytree(directory, os.path.join(os.environ["SLUICE_LOG"], name),
+                        dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock"))
+
+
+CHAPTERS = (
+    ("1. A firewall that lets RTSP's control connection pass and drops the rest; no Sluice",
+     "without", lambda net, directory: without_sluice(net, directory), False),
+    ("2. The same with Sluice", "firewall",
+     lambda net, directory: with_sluice(net, directory, False), False),
+    ("3. The same through NAT: no host outside has a route to the client", "nat",
+     lambda net, directory: with_sluice(net, directory, True), True),
+)
 
 
 def main():
@@ -189,23 +195,19 @@ def main():
     options.add_argument("--one-host", action="store_true")
     one_host = options.parse_args().one_host
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    line = topo.OneHost if one_host else topo.Line
-    base = os.environ.get("SLUICE_TMP") or tempfile.mkdtemp(prefix="sluice-demo")
     print(PICTURE_ONE_HOST if one_host else PICTURE, end="")
-    try:
-        for step, nat in ((1, False), (2, False), (3, True)):
-            with tempfile.TemporaryDirectory(dir=base, prefix="d") as directory, \
-                    contextlib.closing(line(translated=nat)) as net:
-                if step == 1:
-                    without_sluice(net, directory)
-                    continue
-                chapter("2. The same firewall with Sluice" if not nat else
-                        "3. Once more through NAT: the client has no address that the server "
-                        "could reach")
-                with_sluice(net, directory, nat)
-    except (NotSo, AssertionError, TimeoutError, RuntimeError) as e:
-        print(f"\n  ✘ {type(e).__name__}: {e}", flush=True)
-        return 1
+    for title, name, play, translated in CHAPTERS:
+        chapter(title)
+        with tempfile.TemporaryDirectory(dir=os.environ.get("SLUICE_TMP"), prefix="d") as directory:
+            try:
+                with contextlib.closing((topo.OneHost if one_host else topo.Line)(
+                        translated=translated)) as net:
+                    play(net, directory)
+            except (NotSo, AssertionError, TimeoutError, RuntimeError) as e:
+                print(f"\n  ✘ {e}", flush=True)
+                return 1
+            finally:
+                keep_logs(directory, name)
     print()
     return 0
 

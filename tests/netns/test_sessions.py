@@ -114,6 +114,53 @@ def test_media_sent_to_a_reserved_port_arrives_once_it_is_open(world, cleanup, n
     assert client.media[0][0].getsockname()[1]
 
 
+@BOTH
+def test_fragments_arrive(world, nat):
+    """4,000 octets over a link of 1,500, both ways, on IPv4."""
+    w = world(nat)
+    client = w.client()
+    reply = client.setup()
+    stream = w.server.all_streams()[0]
+    for _ in range(3):
+        stream.send(size=4000)
+        assert len(client.receive()[0]) == 4000
+    port = reply.transport()["server_port"][0]
+    client.media[0][0].sendto(bytes(4000), (topo.SERVER, port))
+    assert len(stream.pair[0].recvfrom(65536)[0]) == 4000
+
+
+def test_a_reused_outside_port_delivers_to_its_new_owner_only(world):
+    """One pair of ports in the pool: the next session gets what the last one had."""
+    w = world(nat=True)
+    w.agent.finish()
+    w.middlebox.finish()
+    w.middlebox_policy["nat"]["outside"][0]["ports"] = "16384-16385"
+    w.start_middlebox()
+    w.start_agent()
+    w.agent.wait_ready()
+    first, second = w.client(), w.client()
+    first.setup()
+    old = w.server.all_streams()[0]
+    old.send()
+    first.receive()
+    old_end = old.pair[0].getsockname()
+    first.request("TEARDOWN")
+    first.media[0][0].settimeout(0.3)
+    w.wait_no_rules()
+
+    second.setup()
+    new = w.server.all_streams()[0]
+    assert new.peer == old.peer
+    for _ in range(3):
+        w.net.server.forge_udp(old_end, new.peer, b"late")  # from the far end of the old session
+        new.send()
+        assert len(second.receive()[0]) == 200
+    second.media[0][0].settimeout(0.3)
+    for client in (first, second):
+        with pytest.raises(TimeoutError):
+            client.receive()
+
+
 def test_connection_closed_closes_the_pinholes(world):
     w = world()
     client = w.client()
