@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -280,18 +281,20 @@ const struct mbx_agent *mbx_policy_agent(const struct mbx_policy *p, const char 
 static int read_secret(struct mbx_policy *p, struct mbx_agent *a, struct conf_errors *errs)
 {
 	uint8_t text[MBX_SECRET_MAX + 1], *copy = NULL;
+	char key[128];
 	int fd = open(a->secret_file, O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
 	struct span s;
 	int rc = ERR_INVALID;
 
+	snprintf(key, sizeof(key), "agents.%s", a->name);
 	if (fd >= 0)
 		close(fd);
 	s = n > 0 ? span_trim(span_of(text, (size_t)n)) : SPAN_EMPTY;
 	if (n < 0) {
-		conf_error(errs, a->line, a->name, "cannot read secret_file %s", a->secret_file);
+		conf_error(errs, a->line, key, "cannot read secret_file %s", a->secret_file);
 	} else if (s.n < MBX_SECRET_MIN || n > (ssize_t)MBX_SECRET_MAX) {
-		conf_error(errs, a->line, a->name,
+		conf_error(errs, a->line, key,
 			   "the secret in %s must have between %u and %u octets", a->secret_file,
 			   MBX_SECRET_MIN, MBX_SECRET_MAX);
 	} else {
@@ -320,8 +323,8 @@ static int read_secrets(struct mbx_policy *p, struct conf_errors *errs)
 		for (size_t k = 0; one == 0 && k < i; k++) {
 			if (a[k].secret.n == 0 || !span_eq(a[k].secret, a[i].secret))
 				continue;
-			conf_error(errs, a[i].line, a[i].name, "has the same secret as %s",
-				   a[k].name);
+			conf_error(errs, a[i].line, "agents", "%s has the same secret as %s",
+				   a[i].name, a[k].name);
 			rc = ERR_INVALID;
 		}
 	}

@@ -1,0 +1,500 @@
+/*
+ * The middlebox's context: start and end, the turn of the loop, the kernel's
+ * tables coming and going, reload.
+ */
+#include "middlebox/mbx.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/errcode.h"
+#include "common/log.h"
+#include "common/notify.h"
+#include "middlebox/mbx_int.h"
+
+#define RETRY_MS 1000u
+#define END_POLL_MS 10u
+#define END_POLLS 50u
+
+/* ---- The turn ----------------------------------------------------------------------- */
+
+/* The work timer wakes us for the next turn's work, or when the core has something to do. */
+static void arm_work(struct mbx *m)
+{
+	uint64_t due = core_deadline(m->core), now = loop_now_ms(m->loop);
+
+	if (m->work_soon)
+		return;
+	if (m->lost || due == UINT64_MAX)
+		loop_timer_clear(m->work);
+	else
+		loop_timer_set(m->work, due > now ? due - now : 0);
+}
+
+void mbx_work_soon(struct mbx *m)
+{
+	if (m->work_soon)
+		return;
+	m->work_soon = true;
+	loop_timer_set(m->work, 0);
+}
+
+void mbx_commit_now(struct mbx *m)
+{
+	core_commit(m->core, loop_now_ms(m->loop));
+}
+
+static void on_turn_end(void *arg)
+{
+	struct mbx *m = arg;
+
+	m->commit_deferred = false;
+	mbx_commit_now(m);
+	mbx_conn_flush_dirty(m);
+	m->turn_requests = 0;
+	if (!m->lost && fw_work(m->fw))
+		mbx_work_soon(m);
+	arm_work(m);
+}
+
+void mbx_defer_commit(struct mbx *m)
+{
+	if (m->commit_deferred)
+		return;
+	m->commit_deferred = true;
+	if (loop_defer(m->loop, on_turn_end, m) != 0)
+		on_turn_end(m); /* no memory to batch: a commit of its own */
+}
+
+/* One slice of everything that takes longer than a turn may. */
+static void on_work(void *arg)
+{
+	struct mbx *m = arg;
+	uint64_t now = loop_now_ms(m->loop);
+	bool more = false;
+
+	m->work_soon = false;
+	if (!m->lost) {
+		if (m->restoring) {
+			m->restoring = core_restore(m->core, now);
+			more = m->restoring;
+			if (!m->restoring)
+				log_info("firewall: all rules are back in the kernel");
+		}
+		if (core_deadline(m->core) <= now)
+			more = core_tick(m->core, now) || more;
+	}
+	if (more)
+		mbx_work_soon(m);
+	mbx_conn_feed_waiting(m);
+	mbx_defer_commit(m);
+}
+
+/* ---- The kernel's tables ---------------------------------------------------------------- */
+
+static void reinstall(void *arg)
+{
+	struct mbx *m = arg;
+	int rc = fw_reinstall(m->fw);
+
+	if (rc != 0) {
+		log_err("firewall: cannot install the tables again: %s", err_str(rc));
+		loop_timer_set(m->retry, RETRY_MS);
+		return;
+	}
+	m->lost = false;
+	m->restoring = true;
+	mbx_work_soon(m);
+}
+
+static void on_fw_lost(void *arg)
+{
+	struct mbx *m = arg;
+
+	if (m->lost)
+		return;
+	log_warn("firewall: another process removed our tables, installing them again");
+	m->lost = true;
+	loop_timer_set(m->retry, 0);
+}
+
+static void on_fw_readable(unsigned events, void *arg)
+{
+	struct mbx *m = arg;
+
+	(void)events;
+	fw_poll(m->fw);
+}
+
+static int watch_fw(struct mbx *m)
+{
+	int fds[2];
+	size_t n = fw_fds(m->fw, fds);
+
+	for (size_t i = 0; i < n && i < ARRAY_LEN(m->fw_io); i++) {
+		m->fw_io[i] = loop_io_new(m->loop, fds[i], LOOP_READ, on_fw_readable, m);
+		if (m->fw_io[i] == NULL)
+			return ERR_NOMEM;
+	}
+	fw_on_lost(m->fw, on_fw_lost, m);
+	return 0;
+}
+
+/* ---- Core callbacks ------------------------------------------------------------------------ */
+
+static void on_core_reply(void *arg, void *session, struct simco_msg *reply)
+{
+	(void)arg;
+	mbx_conn_reply(session, reply);
+}
+
+static void on_core_event(void *arg, void *session, uint32_t pid, uint32_t lifetime)
+{
+	(void)arg;
+	mbx_conn_event(session, pid, lifetime);
+}
+
+static const struct core_ops core_callbacks = {
+	.reply = on_core_reply,
+	.event = on_core_event,
+};
+
+/* ---- Start ------------------------------------------------------------------------------------
+ */
+
+static void warn(const char *text, void *arg)
+{
+	(void)arg;
+	log_warn("start: %s", text);
+}
+
+static void warn_foreign(const char *text, void *arg)
+{
+	(void)arg;
+	log_warn("start: media must also be accepted by: %s", text);
+}
+
+static int hex_digit(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* This boot of the kernel: the ledger of another one speaks of tables that are gone. */
+static void read_boot_id(uint8_t id[16])
+{
+	char text[64] = "";
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	size_t at = 0;
+
+	memset(id, 0, 16);
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+		log_warn("start: cannot read the boot id, rules of an earlier run are not kept");
+	if (fd >= 0)
+		close(fd);
+	for (const char *p = text; *p != '\0' && at < 32; p++) {
+		int v = hex_digit(*p);
+
+		if (v < 0)
+			continue;
+		id[at / 2] = (uint8_t)(id[at / 2] << 4 | v);
+		at++;
+	}
+}
+
+static int open_fw(struct mbx *m)
+{
+	struct mbx_policy *p = m->policy;
+	bool adopt;
+	int err = 0;
+
+	p->fw.force_off = m->opts.fw_force_off;
+	p->fw.omit = m->opts.fw_omit;
+	read_boot_id(p->core.boot_id);
+	adopt = core_ledger_usable(p->ledger, p->core.boot_id);
+	m->fw = (m->opts.fw_open != NULL ? m->opts.fw_open : fw_open)(&p->fw, adopt, &err);
+	if (m->fw == NULL) {
+		log_err("start: cannot open the firewall: %s", err_str(err));
+		return err;
+	}
+	m->core = core_new(&p->core, m->fw, &core_callbacks, m, loop_now_ms(m->loop));
+	if (m->core == NULL)
+		return ERR_IO;
+	if (adopt)
+		log_info("start: took over %llu rules of the run before",
+			 (unsigned long long)core_stats(m->core).rules);
+	return watch_fw(m);
+}
+
+static int open_tls(const struct mbx_policy *p, struct tls_ctx **out)
+{
+	struct tls_files files = {.certificate = p->simco.tls.certificate,
+				  .key = p->simco.tls.key,
+				  .ca = p->simco.tls.ca};
+	char why[256];
+	int err;
+
+	*out = NULL;
+	if (!p->simco.tls.present)
+		return 0;
+	*out = tls_ctx_server_new(&files, &err, why, sizeof(why));
+	if (*out != NULL)
+		return 0;
+	log_err("simco.tls: %s", why);
+	return err;
+}
+
+static int open_listeners(struct mbx *m)
+{
+	const struct addr_port *at = m->policy->simco.listen.v;
+	size_t n = m->policy->simco.listen.n;
+	char text[ADDR_PORT_STRLEN];
+	int err = ERR_NOMEM;
+
+	m->listeners = calloc(n, sizeof(struct stream_listener *));
+	for (size_t i = 0; m->listeners != NULL && i < n; i++) {
+		m->listeners[i] = stream_listen(m->loop, &at[i], false, mbx_conn_accept, m, &err);
+		if (m->listeners[i] == NULL) {
+			log_err("simco: cannot listen on %s: %s", addr_port_str(&at[i], text),
+				err_str(err));
+			return err;
+		}
+		m->n_listeners++;
+	}
+	m->listening = true;
+	return m->listeners != NULL ? 0 : ERR_NOMEM;
+}
+
+/* The token without white space around it; NULL with *err set when it cannot be read. */
+static char *read_token(const char *file, int *err)
+{
+	char text[1024];
+	int fd = open(file, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+	struct span s = n > 0 ? span_trim(span_of(text, (size_t)n)) : SPAN_EMPTY;
+
+	if (fd >= 0)
+		close(fd);
+	*err = ERR_INVALID;
+	if (s.n < 8 || n == (ssize_t)sizeof(text)) {
+		log_err("rest: cannot read a token of 8 to 1023 octets from %s", file);
+		return NULL;
+	}
+	*err = ERR_NOMEM;
+	return span_dup(s);
+}
+
+static int open_rest(struct mbx *m)
+{
+	const struct mbx_policy *p = m->policy;
+	struct rest_conf conf = {.listen = p->rest.listen.v,
+				 .n_listen = p->rest.listen.n,
+				 .open_loopback = p->rest.open_loopback};
+	char *token = NULL;
+	int err = 0;
+
+	if (p->rest.token_file != NULL) {
+		token = read_token(p->rest.token_file, &err);
+		if (token == NULL)
+			return err;
+		conf.token = token;
+	}
+	m->rest = rest_new(m->loop, &conf, mbx_routes, m);
+	if (token != NULL)
+		explicit_bzero(token, strlen(token));
+	free(token);
+	return m->rest != NULL ? 0 : ERR_IO;
+}
+
+static void on_watchdog(void *arg)
+{
+	struct mbx *m = arg;
+
+	notify_watchdog();
+	loop_timer_set(m->watchdog, notify_watchdog_ms() / 2);
+}
+
+static int open_timers(struct mbx *m)
+{
+	m->work = loop_timer_new(m->loop, on_work, m);
+	m->retry = loop_timer_new(m->loop, reinstall, m);
+	m->watchdog = loop_timer_new(m->loop, on_watchdog, m);
+	if (m->work == NULL || m->retry == NULL || m->watchdog == NULL)
+		return ERR_NOMEM;
+	if (notify_watchdog_ms() > 0)
+		loop_timer_set(m->watchdog, notify_watchdog_ms() / 2);
+	return 0;
+}
+
+struct mbx *mbx_new(struct loop *l, struct mbx_policy *policy, const struct mbx_opts *opts)
+{
+	struct mbx *m = calloc(1, sizeof(*m));
+
+	if (m == NULL) {
+		mbx_policy_free(policy);
+		return NULL;
+	}
+	m->loop = l;
+	m->policy = policy;
+	m->opts = *opts;
+	m->waiting_tail = &m->waiting;
+	m->started_ms = loop_now_ms(l);
+	log_set_level((enum log_level)policy->log.level);
+	log_set_format((enum log_format)policy->log.format);
+	mbx_policy_warnings(policy, warn, NULL);
+	if (open_tls(policy, &m->tls) != 0 || open_timers(m) != 0 || open_fw(m) != 0 ||
+	    open_rest(m) != 0 || open_listeners(m) != 0) {
+		mbx_free(m, false);
+		return NULL;
+	}
+	fw_foreign_drops(m->fw, warn_foreign, NULL);
+	mbx_defer_commit(m);
+	return m;
+}
+
+struct addr_port mbx_simco_local(const struct mbx *m, size_t i)
+{
+	return stream_listener_local(m->listeners[i]);
+}
+
+/* ---- Reload
+ * ----------------------------------------------------------------------------------------- */
+
+static void note_key(const char *key, void *arg)
+{
+	(void)arg;
+	log_err("reload: %s needs a restart", key);
+}
+
+static int swap(struct mbx *m, struct mbx_policy *p)
+{
+	struct mbx_policy *old = m->policy;
+	struct tls_ctx *tls;
+	int rc = open_tls(p, &tls);
+
+	if (rc != 0)
+		return rc;
+	p->fw.force_off = old->fw.force_off;
+	p->fw.omit = old->fw.omit;
+	memcpy(p->core.boot_id, old->core.boot_id, sizeof(p->core.boot_id));
+	rc = fw_reconfigure(m->fw, &p->fw);
+	if (rc == 0) {
+		rc = core_reconfigure(m->core, &p->core);
+		if (rc != 0 && fw_reconfigure(m->fw, &old->fw) != 0)
+			log_err("reload: the firewall keeps the new permits and pools");
+	}
+	if (rc != 0) {
+		tls_ctx_unref(tls);
+		return rc;
+	}
+	tls_ctx_unref(m->tls);
+	m->tls = tls;
+	m->policy = p;
+	mbx_policy_free(old);
+	return 0;
+}
+
+/* Live sessions keep their terms, unless their agent is gone. */
+static void drop_strangers(struct mbx *m)
+{
+	struct mbx_conn *next;
+
+	for (struct mbx_conn *c = m->conns; c != NULL; c = next) {
+		next = c->next;
+		if (c->joined && mbx_policy_agent(m->policy, c->agent) == NULL)
+			mbx_conn_terminate(c, "the agent is not in the policy any more");
+	}
+}
+
+int mbx_reload(struct mbx *m)
+{
+	struct conf_errors errs = {0};
+	struct mbx_policy *p = NULL;
+	int rc;
+
+	notify_reloading();
+	rc = mbx_policy_load(m->opts.file, &p, &errs);
+	if (rc != 0)
+		conf_errors_print(&errs, stderr);
+	else if (conf_restart_keys(mbx_policy_schema(), m->policy, p, note_key, NULL) > 0)
+		rc = ERR_INVALID;
+	conf_errors_fini(&errs);
+	if (rc == 0) {
+		mbx_commit_now(m); /* nothing is pending when the terms change */
+		rc = swap(m, p);
+	}
+	if (rc != 0) {
+		mbx_policy_free(p);
+		log_err("reload: %s: %s; the old policy stays", m->opts.file, err_str(rc));
+	} else {
+		log_set_level((enum log_level)p->log.level);
+		log_set_format((enum log_format)p->log.format);
+		drop_strangers(m);
+		mbx_policy_warnings(p, warn, NULL);
+		log_info("reload: %s is in force", m->opts.file);
+	}
+	mbx_defer_commit(m);
+	notify_ready("serving");
+	return rc;
+}
+
+/* ---- End
+ * -------------------------------------------------------------------------------------------- */
+
+static void on_ending(void *arg)
+{
+	struct mbx *m = arg;
+
+	if (m->n_conns > 0 && ++m->ending_polls < END_POLLS)
+		loop_timer_set(m->ending, END_POLL_MS);
+	else
+		m->done(m->done_arg);
+}
+
+void mbx_shutdown(struct mbx *m, loop_fn done, void *arg)
+{
+	if (m->done != NULL)
+		return;
+	notify_stopping();
+	m->done = done;
+	m->done_arg = arg;
+	mbx_conn_throttle(m);
+	mbx_commit_now(m);
+	for (struct mbx_conn *c = m->conns; c != NULL; c = c->next)
+		mbx_conn_terminate(c, "the middlebox ends");
+	m->ending = loop_timer_new(m->loop, on_ending, m);
+	if (m->ending != NULL)
+		loop_timer_set(m->ending, END_POLL_MS);
+	else
+		done(arg);
+}
+
+void mbx_free(struct mbx *m, bool remove)
+{
+	if (m == NULL)
+		return;
+	for (size_t i = 0; i < m->n_listeners; i++)
+		stream_listener_free(m->listeners[i]);
+	m->n_listeners = 0;
+	free(m->listeners);
+	while (m->conns != NULL)
+		mbx_conn_free(m->conns);
+	rest_free(m->rest);
+	for (size_t i = 0; i < ARRAY_LEN(m->fw_io); i++)
+		loop_io_free(m->fw_io[i]);
+	loop_undefer(m->loop, on_turn_end, m);
+	loop_timer_free(m->work);
+	loop_timer_free(m->retry);
+	loop_timer_free(m->watchdog);
+	loop_timer_free(m->ending);
+	if (m->core != NULL)
+		core_free(m->core);
+	fw_close(m->fw, remove);
+	if (remove)
+		unlink(m->policy->ledger);
+	tls_ctx_unref(m->tls);
+	mbx_policy_free(m->policy);
+	free(m);
+}

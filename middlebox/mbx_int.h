@@ -1,0 +1,102 @@
+/*
+ * Shared by the mbx_*.c files only.
+ */
+#ifndef SLUICE_MIDDLEBOX_MBX_INT_H
+#define SLUICE_MIDDLEBOX_MBX_INT_H
+
+#include "common/rest.h"
+#include "common/stream.h"
+#include "common/tls.h"
+#include "middlebox/core.h"
+#include "middlebox/mbx.h"
+#include "proto-simco/simco.h"
+
+#define MBX_SLICE 8192u	       /* octets fed to one session at a time */
+#define MBX_TURN_MAX 1024u     /* requests taken in one turn of the loop */
+#define MBX_SPARE 64u	       /* connections above limits.sessions that are told 0x0321 */
+#define MBX_HANDSHAKES_MAX 32u /* TLS handshakes at once */
+
+struct mbx_conn {
+	struct mbx_conn *next, *prev; /* all */
+	struct mbx_conn *next_dirty, *next_waiting;
+	bool dirty, waiting; /* in that queue */
+	struct mbx *mbx;
+	uint64_t id; /* for logs and REST */
+	struct addr_port peer;
+	int fd;		       /* until a stream took it, -1 then */
+	struct loop_io *sniff; /* waits for the first octet */
+	struct stream *stream;
+	struct simco_srv *srv;
+	struct loop_timer *timer;
+	uint64_t half_open_until, due; /* ms; due: what the timer is set to, 0 nothing */
+	uint64_t since_ms, requests;
+	bool tls, handshaking;
+	bool joined;			 /* the core knows the session */
+	bool ending;			 /* to be torn down at the end of the turn */
+	bool draining;			 /* input waits until output shrinks */
+	const char *why;		 /* of the end, for the log */
+	char agent[SIMCO_OWNER_MAX + 1]; /* "" until known */
+	bool challenged;
+};
+
+struct mbx_counters {
+	uint64_t accepted, refused, cut, protocol_errors;
+};
+
+struct mbx {
+	struct loop *loop;
+	struct mbx_policy *policy;
+	struct mbx_opts opts;
+	struct fw *fw;
+	struct core *core;
+	struct rest *rest;
+	struct tls_ctx *tls;
+	struct stream_listener **listeners;
+	size_t n_listeners;
+	bool listening;
+	struct mbx_conn *conns, *dirty;
+	struct mbx_conn *waiting, **waiting_tail;
+	size_t n_conns, n_handshaking;
+	uint64_t next_id;
+	unsigned turn_requests;
+	bool commit_deferred, work_soon;
+	struct loop_io *fw_io[2];
+	struct loop_timer *work;  /* what goes on in the next turn, and the core's deadline */
+	struct loop_timer *retry; /* re-installation that failed */
+	struct loop_timer *watchdog;
+	struct loop_timer *ending; /* shutdown */
+	unsigned ending_polls;
+	loop_fn done;
+	void *done_arg;
+	bool lost; /* the kernel's tables are not ours at the moment */
+	bool restoring;
+	uint64_t started_ms;
+	struct mbx_counters counters;
+};
+
+/* mbx.c: the end of the turn commits; the next turn goes on with sliced work. */
+void mbx_defer_commit(struct mbx *m);
+void mbx_work_soon(struct mbx *m);
+/* Commits now: a batch is full. */
+void mbx_commit_now(struct mbx *m);
+
+/* mbx_conn.c */
+void mbx_conn_accept(int fd, const struct addr_port *peer, void *mbx);
+void mbx_conn_reply(struct mbx_conn *c, struct simco_msg *reply);
+void mbx_conn_event(struct mbx_conn *c, uint32_t pid, uint32_t lifetime);
+/* Sends what replies and events left in the queues. */
+void mbx_conn_flush_dirty(struct mbx *m);
+/* Offers input again to sessions that had more than their slice. */
+void mbx_conn_feed_waiting(struct mbx *m);
+void mbx_conn_terminate(struct mbx_conn *c, const char *why); /* AST, then the end */
+void mbx_conn_free(struct mbx_conn *c);
+/* Listeners follow the caps. */
+void mbx_conn_throttle(struct mbx *m);
+
+/* mbx_rest.c */
+extern const struct rest_route mbx_routes[];
+/* mbx_metrics.c */
+void mbx_metrics(const struct mbx *m, struct buf *out);
+const char *mbx_feature_name(unsigned bit); /* of FW_FEATURE_, NULL when unused */
+
+#endif
