@@ -1,0 +1,371 @@
+/*
+ * The event loop: turns, the deferred phase, timers, descriptors, signals.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/base.h"
+#include "common/loop.h"
+
+/* Writes down what ran, one letter each. */
+struct diary {
+	struct loop *loop;
+	char text[64];
+	size_t n;
+	int fd;
+	struct loop_timer *timer;
+	struct loop_io *io;
+};
+
+static void note(struct diary *d, char c)
+{
+	assert_true(d->n < sizeof(d->text) - 1);
+	d->text[d->n++] = c;
+}
+
+static int set_up(void **state)
+{
+	struct diary *d = calloc(1, sizeof(*d));
+
+	d->loop = loop_new();
+	*state = d;
+	return d->loop == NULL;
+}
+
+static int tear_down(void **state)
+{
+	struct diary *d = *state;
+
+	loop_free(d->loop);
+	free(d);
+	return 0;
+}
+
+static void note_a(void *arg)
+{
+	note(arg, 'a');
+}
+
+static void note_b(void *arg)
+{
+	note(arg, 'b');
+}
+
+static void note_and_stop(void *arg)
+{
+	struct diary *d = arg;
+
+	note(d, 's');
+	loop_stop(d->loop);
+}
+
+static void note_and_defer(void *arg)
+{
+	struct diary *d = arg;
+
+	note(d, 'd');
+	assert_int_equal(loop_defer(d->loop, note_b, d), 0);
+}
+
+static void undefer_b(void *arg)
+{
+	struct diary *d = arg;
+
+	note(d, 'u');
+	loop_undefer(d->loop, note_b, d);
+}
+
+static void test_defer_order(void **state)
+{
+	struct diary *d = *state;
+
+	loop_defer(d->loop, note_and_defer, d);
+	loop_defer(d->loop, note_a, d);
+	assert_int_equal(d->n, 0);
+	loop_run_once(d->loop, -1); /* must not wait: something is deferred */
+	assert_string_equal(d->text, "dab");
+	loop_run_once(d->loop, 0);
+	assert_string_equal(d->text, "dab");
+}
+
+static void test_undefer(void **state)
+{
+	struct diary *d = *state;
+
+	loop_defer(d->loop, note_b, d);
+	loop_defer(d->loop, note_a, d);
+	loop_defer(d->loop, undefer_b, d);
+	loop_defer(d->loop, note_b, d);
+	loop_undefer(d->loop, note_a, d);
+	loop_run_once(d->loop, 0);
+	assert_string_equal(d->text, "bu");
+}
+
+static void again(void *arg)
+{
+	struct diary *d = arg;
+
+	if (++d->n < 1000)
+		loop_defer(d->loop, again, d);
+}
+
+static void test_defer_many(void **state)
+{
+	struct diary *d = *state;
+
+	loop_defer(d->loop, again, d);
+	loop_run_once(d->loop, 0);
+	assert_int_equal(d->n, 1000);
+}
+
+static void on_readable(unsigned events, void *arg)
+{
+	struct diary *d = arg;
+	char c;
+
+	assert_int_equal(events, LOOP_READ);
+	assert_int_equal(read(d->fd, &c, 1), 1);
+	note(d, c);
+	loop_defer(d->loop, note_a, d);
+}
+
+/* All that is ready runs before anything deferred: one turn, one batch. */
+static void test_turn_is_a_batch(void **state)
+{
+	struct diary *d = *state, other = {.loop = d->loop};
+	int a[2], b[2];
+	struct loop_io *io_a, *io_b;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, a), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, b), 0);
+	d->fd = a[0];
+	other.fd = b[0];
+	io_a = loop_io_new(d->loop, a[0], LOOP_READ, on_readable, d);
+	io_b = loop_io_new(d->loop, b[0], LOOP_READ, on_readable, &other);
+	assert_int_equal(write(a[1], "x", 1), 1);
+	assert_int_equal(write(b[1], "y", 1), 1);
+	loop_defer(d->loop, note_b, d);
+	loop_run_once(d->loop, 1000);
+	assert_string_equal(d->text, "xba");
+	assert_string_equal(other.text, "ya");
+	loop_io_free(io_a);
+	loop_io_free(io_b);
+	for (int i = 0; i < 2; i++) {
+		close(a[i]);
+		close(b[i]);
+	}
+}
+
+static void on_event(unsigned events, void *arg)
+{
+	struct diary *d = arg;
+
+	if (events & LOOP_READ)
+		note(d, 'r');
+	if (events & LOOP_WRITE)
+		note(d, 'w');
+}
+
+static void test_io_set(void **state)
+{
+	struct diary *d = *state;
+	int fds[2];
+	struct loop_io *io;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	io = loop_io_new(d->loop, fds[0], 0, on_event, d);
+	loop_run_once(d->loop, 0);
+	loop_io_set(io, LOOP_WRITE);
+	loop_run_once(d->loop, 0);
+	loop_run_once(d->loop, 0);
+	assert_int_equal(write(fds[1], "x", 1), 1);
+	loop_io_set(io, LOOP_READ | LOOP_WRITE);
+	loop_run_once(d->loop, 0);
+	loop_io_set(io, LOOP_READ);
+	loop_run_once(d->loop, 0);
+	loop_io_set(io, 0);
+	loop_run_once(d->loop, 0);
+	assert_string_equal(d->text, "wwrwr");
+	loop_io_free(io);
+	loop_io_free(NULL);
+	close(fds[0]);
+	close(fds[1]);
+	assert_null(loop_io_new(d->loop, fds[0], LOOP_READ, on_event, d));
+}
+
+static void free_own_io(unsigned events, void *arg)
+{
+	struct diary *d = arg;
+
+	(void)events;
+	note(d, 'f');
+	loop_io_free(d->io);
+	d->io = NULL;
+}
+
+static void test_free_io_in_callback(void **state)
+{
+	struct diary *d = *state;
+	int fds[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	d->io = loop_io_new(d->loop, fds[0], LOOP_WRITE, free_own_io, d);
+	loop_run_once(d->loop, 0);
+	loop_run_once(d->loop, 0);
+	assert_string_equal(d->text, "f");
+	close(fds[0]);
+	close(fds[1]);
+}
+
+static void test_timers(void **state)
+{
+	struct diary *d = *state;
+	struct loop_timer *a = loop_timer_new(d->loop, note_a, d);
+	struct loop_timer *b = loop_timer_new(d->loop, note_b, d);
+	struct loop_timer *s = loop_timer_new(d->loop, note_and_stop, d);
+	uint64_t start = loop_now_ms(d->loop);
+
+	assert_false(loop_timer_is_set(a));
+	loop_timer_set(b, 40);
+	loop_timer_set(a, 20);
+	loop_timer_set(s, 80);
+	assert_true(loop_timer_is_set(a));
+	loop_run(d->loop);
+	assert_string_equal(d->text, "abs");
+	assert_true(loop_now_ms(d->loop) >= start + 80);
+	assert_false(loop_timer_is_set(a));
+	/* Cleared, moved later, moved earlier. */
+	loop_timer_set(a, 5);
+	loop_timer_clear(a);
+	loop_timer_set(b, 5);
+	loop_timer_set(b, 60);
+	loop_timer_set(s, 10000);
+	loop_timer_set(s, 30);
+	loop_run(d->loop);
+	assert_string_equal(d->text, "abss");
+	assert_true(loop_timer_is_set(b));
+	loop_timer_set(s, UINT64_MAX);
+	loop_timer_free(a);
+	loop_timer_free(b);
+	loop_timer_free(s);
+	loop_timer_free(NULL);
+}
+
+/* libevent's clock is coarse; a timer must never be early by ours. */
+static void test_never_early(void **state)
+{
+	struct diary *d = *state;
+	struct loop_timer *s = loop_timer_new(d->loop, note_and_stop, d);
+
+	for (uint64_t ms = 0; ms < 20; ms++) {
+		uint64_t start = loop_now_ms(d->loop);
+
+		d->n = 0;
+		loop_timer_set(s, ms);
+		loop_run(d->loop);
+		assert_true(loop_now_ms(d->loop) >= start + ms);
+	}
+	loop_timer_free(s);
+}
+
+static void rearm(void *arg)
+{
+	struct diary *d = arg;
+
+	note(d, 't');
+	if (d->n < 3)
+		loop_timer_set(d->timer, 1);
+	else
+		loop_timer_free(d->timer);
+}
+
+static void test_rearm_and_free_in_callback(void **state)
+{
+	struct diary *d = *state;
+
+	d->timer = loop_timer_new(d->loop, rearm, d);
+	loop_timer_set(d->timer, 1);
+	for (int i = 0; i < 50 && d->n < 3; i++)
+		loop_run_once(d->loop, 20);
+	assert_string_equal(d->text, "ttt");
+}
+
+static void test_wait_limit(void **state)
+{
+	struct diary *d = *state;
+	uint64_t start = loop_now_ms(d->loop), took;
+
+	loop_run_once(d->loop, 0);
+	loop_run_once(d->loop, 30);
+	took = loop_now_ms(d->loop) - start;
+	assert_true(took >= 20 && took < 2000);
+}
+
+static void test_signal(void **state)
+{
+	struct diary *d = *state;
+
+	assert_int_equal(loop_signal(d->loop, SIGUSR1, note_a, d), 0);
+	assert_int_equal(loop_signal(d->loop, SIGUSR2, note_and_stop, d), 0);
+	raise(SIGUSR1);
+	loop_run_once(d->loop, 1000);
+	assert_string_equal(d->text, "a");
+	raise(SIGUSR2);
+	loop_run(d->loop);
+	assert_string_equal(d->text, "as");
+}
+
+#define TIMERS 5000
+
+static void count(void *arg)
+{
+	++*(unsigned *)arg;
+}
+
+static void test_thousands_of_timers(void **state)
+{
+	struct diary *d = *state;
+	static struct loop_timer *timers[TIMERS];
+	unsigned fired = 0;
+
+	for (size_t i = 0; i < TIMERS; i++) {
+		timers[i] = loop_timer_new(d->loop, count, &fired);
+		loop_timer_set(timers[i], i % 50);
+	}
+	for (int i = 0; i < 1000 && fired < TIMERS; i++)
+		loop_run_once(d->loop, 50);
+	assert_int_equal(fired, TIMERS);
+	for (size_t i = 0; i < TIMERS; i++)
+		loop_timer_free(timers[i]);
+}
+
+#define TEST(t) cmocka_unit_test_setup_teardown(t, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_defer_order),
+		TEST(test_undefer),
+		TEST(test_defer_many),
+		TEST(test_turn_is_a_batch),
+		TEST(test_io_set),
+		TEST(test_free_io_in_callback),
+		TEST(test_timers),
+		TEST(test_never_early),
+		TEST(test_rearm_and_free_in_callback),
+		TEST(test_wait_limit),
+		TEST(test_signal),
+		TEST(test_thousands_of_timers),
+	};
+
+	return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
+}
