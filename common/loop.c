@@ -13,6 +13,8 @@
 #include "common/log.h"
 #include "common/loop_int.h"
 
+#define TURN_CALLBACKS 1024
+
 struct deferred {
 	loop_fn fn; /* NULL: taken back */
 	void *arg;
@@ -32,6 +34,7 @@ struct loop {
 	size_t head, tail, room; /* queue[head..tail) has yet to run */
 	struct loop_signal *signals;
 	struct loop_closer *closers;
+	unsigned callbacks; /* that ran in this turn */
 	bool stop;
 };
 
@@ -57,6 +60,12 @@ struct loop_timer {
 struct event_base *loop_base(struct loop *l)
 {
 	return l->base;
+}
+
+void loop_count(struct loop *l)
+{
+	if (++l->callbacks == TURN_CALLBACKS)
+		event_base_loopbreak(l->base);
 }
 
 void loop_closer_add(struct loop *l, struct loop_closer *c)
@@ -85,6 +94,12 @@ static void on_limit(evutil_socket_t fd, short what, void *arg)
 	(void)arg;
 }
 
+static void on_message(int severity, const char *text)
+{
+	if (severity >= EVENT_LOG_WARN)
+		log_warn("libevent: %s", text);
+}
+
 struct loop *loop_new(void)
 {
 	struct loop *l = calloc(1, sizeof(*l));
@@ -101,6 +116,7 @@ struct loop *loop_new(void)
 	if (l->limit == NULL)
 		goto fail;
 	event_config_free(conf);
+	event_set_log_callback(on_message);
 	/* A peer that went away is an error of write(), not our death. */
 	signal(SIGPIPE, SIG_IGN);
 	return l;
@@ -148,6 +164,7 @@ static void turn(struct loop *l, int flags)
 {
 	if (l->head < l->tail)
 		flags |= EVLOOP_NONBLOCK;
+	l->callbacks = 0;
 	if (event_base_loop(l->base, EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY | flags) < 0) {
 		log_err("loop: waiting for events failed");
 		l->stop = true;
@@ -211,6 +228,7 @@ static void on_io(evutil_socket_t fd, short what, void *arg)
 		events |= LOOP_READ;
 	if (what & EV_WRITE)
 		events |= LOOP_WRITE;
+	loop_count(io->loop);
 	io->fn(events, io->arg);
 }
 
@@ -292,6 +310,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		return;
 	}
 	t->set = false;
+	loop_count(t->loop);
 	t->fn(t->arg);
 }
 

@@ -13,6 +13,12 @@ struct event_base *loop_base(struct loop *l);
 short loop_ev(unsigned events);
 
 /*
+ * Counts a callback. A turn that runs too many ends early, so that under any
+ * load the deferred calls get their time; the rest runs in the next turn.
+ */
+void loop_count(struct loop *l);
+
+/*
  * Something that nobody owns any more but that still works in the loop, such
  * as a stream that sends its last octets. loop_free() calls fn, which must end
  * with loop_closer_del().

@@ -1,8 +1,11 @@
 /*
- * Byte streams over libevent's bufferevents. All callbacks of a bufferevent
- * are deferred to the loop, so no call of ours re-enters its caller. The
- * object outlives every callback that runs on it: freeing it inside one only
- * marks it dead.
+ * Byte streams over libevent's bufferevents. The object outlives every
+ * callback that runs on it: freeing it inside one only marks it dead.
+ *
+ * What a turn writes is collected and given to the kernel at its end in one
+ * call, without waiting for writability; only what the kernel does not take
+ * goes through the bufferevent. TLS always does, with deferred callbacks: there
+ * libevent would call back from inside a write or a drain.
  */
 #include "common/stream.h"
 
@@ -36,7 +39,7 @@ struct stream {
 	struct loop *loop;
 	int fd; /* owned here until there is a bufferevent */
 	struct bufferevent *bev;
-	struct evbuffer *early; /* written before the stream was open */
+	struct evbuffer *out; /* written in this turn, or before the stream was open */
 	struct loop_io *connecting;
 	struct loop_timer *timer; /* connecting and closing */
 	struct tls_conn *tls;
@@ -47,6 +50,7 @@ struct stream {
 	size_t read_max, write_max;
 	struct addr_port peer;
 	bool paused;
+	bool flushing; /* flush() is deferred */
 	bool full;     /* reading rests until something is consumed */
 	bool eof;      /* the peer has ended its half */
 	bool shut;     /* we have ended ours */
@@ -54,8 +58,12 @@ struct stream {
 	unsigned busy; /* callbacks running on it */
 };
 
+static void flush(void *arg);
+
 static void destroy(struct stream *s)
 {
+	if (s->flushing)
+		loop_undefer(s->loop, flush, s);
 	loop_closer_del(&s->closer);
 	loop_timer_free(s->timer);
 	loop_io_free(s->connecting);
@@ -66,14 +74,15 @@ static void destroy(struct stream *s)
 	} else if (s->fd >= 0) {
 		close(s->fd);
 	}
-	if (s->early != NULL)
-		evbuffer_free(s->early);
+	if (s->out != NULL)
+		evbuffer_free(s->out);
 	tls_conn_free(s->tls);
 	free(s);
 }
 
 static void enter(struct stream *s)
 {
+	loop_count(s->loop);
 	s->busy++;
 }
 
@@ -198,6 +207,33 @@ static void on_write(struct bufferevent *bev, void *arg)
 	leave(s);
 }
 
+/* Lets the bufferevent wait until the kernel takes the rest. */
+static void hand_over(struct stream *s)
+{
+	if (s->out != NULL && evbuffer_get_length(s->out) > 0)
+		bufferevent_write_buffer(s->bev, s->out);
+}
+
+/* End of the turn: everything written in it, in one call. */
+static void flush(void *arg)
+{
+	struct stream *s = arg;
+
+	s->flushing = false;
+	if (s->state != STREAM_OPEN)
+		return;
+	/* An error stays with the socket; the bufferevent meets and reports it. */
+	(void)evbuffer_write(s->out, s->fd);
+	if (evbuffer_get_length(s->out) > 0) {
+		hand_over(s);
+		return;
+	}
+	enter(s);
+	if (s->ops.drained != NULL)
+		s->ops.drained(s, s->arg);
+	leave(s);
+}
+
 static void opened(struct stream *s)
 {
 	if (s->state != STREAM_STARTING)
@@ -205,11 +241,7 @@ static void opened(struct stream *s)
 	s->state = STREAM_OPEN;
 	loop_timer_free(s->timer);
 	s->timer = NULL;
-	if (s->early != NULL) {
-		bufferevent_write_buffer(s->bev, s->early);
-		evbuffer_free(s->early);
-		s->early = NULL;
-	}
+	hand_over(s);
 	bufferevent_enable(s->bev, loop_ev(LOOP_READ | LOOP_WRITE));
 	if (s->ops.ready != NULL)
 		s->ops.ready(s, s->arg);
@@ -294,13 +326,12 @@ static bool set_timer(struct stream *s, uint64_t ms)
 /* Gives the connected socket to a bufferevent. 0 or ERR_NOMEM. */
 static int start(struct stream *s, enum bufferevent_ssl_state role)
 {
-	const int flags = BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS;
-
 	if (s->tls != NULL)
-		s->bev = bufferevent_openssl_socket_new(loop_base(s->loop), s->fd,
-							tls_conn_ssl(s->tls), role, flags);
+		s->bev = bufferevent_openssl_socket_new(
+			loop_base(s->loop), s->fd, tls_conn_ssl(s->tls), role,
+			BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
 	else
-		s->bev = bufferevent_socket_new(loop_base(s->loop), s->fd, flags);
+		s->bev = bufferevent_socket_new(loop_base(s->loop), s->fd, BEV_OPT_CLOSE_ON_FREE);
 	if (s->bev == NULL)
 		return ERR_NOMEM;
 	s->state = STREAM_STARTING;
@@ -432,17 +463,36 @@ void stream_set_ops(struct stream *s, const struct stream_ops *ops, void *arg)
 	s->arg = arg;
 }
 
+static size_t waiting(const struct stream *s)
+{
+	return s->bev != NULL ? evbuffer_get_length(bufferevent_get_output(s->bev)) : 0;
+}
+
 size_t stream_queued(const struct stream *s)
 {
-	size_t n = s->early != NULL ? evbuffer_get_length(s->early) : 0;
+	return waiting(s) + (s->out != NULL ? evbuffer_get_length(s->out) : 0);
+}
 
-	return s->bev != NULL ? n + evbuffer_get_length(bufferevent_get_output(s->bev)) : n;
+/* To the bufferevent, if it must preserve order or encrypt; else for flush(). */
+static int enqueue(struct stream *s, struct span out)
+{
+	if (s->state == STREAM_OPEN && (s->tls != NULL || waiting(s) > 0))
+		return bufferevent_write(s->bev, out.p, out.n);
+	if (s->out == NULL)
+		s->out = evbuffer_new();
+	if (s->out == NULL || evbuffer_add(s->out, out.p, out.n) != 0)
+		return -1;
+	if (s->state != STREAM_OPEN || s->flushing)
+		return 0;
+	s->flushing = loop_defer(s->loop, flush, s) == 0;
+	if (!s->flushing)
+		hand_over(s);
+	return 0;
 }
 
 int stream_write(struct stream *s, struct span out)
 {
 	size_t queued;
-	int r;
 
 	if (s->dead || s->state >= STREAM_OVER)
 		return ERR_CLOSED;
@@ -451,14 +501,7 @@ int stream_write(struct stream *s, struct span out)
 		return ERR_TOOBIG;
 	if (out.n == 0)
 		return 0;
-	if (s->state == STREAM_OPEN) {
-		r = bufferevent_write(s->bev, out.p, out.n);
-	} else {
-		if (s->early == NULL)
-			s->early = evbuffer_new();
-		r = s->early != NULL ? evbuffer_add(s->early, out.p, out.n) : -1;
-	}
-	return r == 0 ? 0 : ERR_NOMEM;
+	return enqueue(s, out) == 0 ? 0 : ERR_NOMEM;
 }
 
 void stream_pause(struct stream *s)
@@ -494,8 +537,7 @@ void stream_close(struct stream *s, uint64_t linger_ms)
 	s->state = STREAM_CLOSING;
 	s->closer.fn = closer_free;
 	loop_closer_add(s->loop, &s->closer);
-	if (s->early != NULL)
-		bufferevent_write_buffer(s->bev, s->early);
+	hand_over(s);
 	bufferevent_setwatermark(s->bev, loop_ev(LOOP_WRITE), 0, 0);
 	if (!s->eof)
 		bufferevent_enable(s->bev, loop_ev(LOOP_READ | LOOP_WRITE));
