@@ -39,6 +39,11 @@ class Rest:
         return body
 
     def items(self, what):
-        """All entries of a list, e.g. items("rules")."""
-        body = self.get(f"/v1/{what}?limit=1000")
-        return body[what]
+        """All entries of a list, page by page, e.g. items("rules")."""
+        found, after = [], 0
+        while True:
+            body = self.get(f"/v1/{what}?limit=1000&after={after}")
+            found += body[what]
+            after = body.get("next")
+            if not after or not body[what]:
+                return found
