@@ -11,6 +11,7 @@
 #include "agent/mb_int.h"
 #include "common/errcode.h"
 #include "common/log.h"
+#include "common/tls.h"
 
 const struct mb_times mb_times_preset = {
 	.request = MB_REQUEST_TIMEOUT_MS,
@@ -70,6 +71,7 @@ static void client_free(struct mb_client *mb)
 	free((void *)mb->tls_conf.key);
 	free((void *)mb->tls_conf.ca);
 	free((void *)mb->tls_conf.name);
+	tls_ctx_unref(mb->tls);
 	free(mb->secret_file);
 	if (mb->secret)
 		explicit_bzero(mb->secret, mb->secret_len);
@@ -98,6 +100,8 @@ static struct mb_client *client_new(struct mb_clients *all, const struct middleb
 	mb->secret_file = copy(conf->secret_file, &err);
 	if (!err)
 		err = table_init(&mb->rules, rule_key);
+	if (!err)
+		err = mb_tls_load(mb);
 	if (!err)
 		err = mb_secret_load(mb);
 	if (!err)

@@ -9,6 +9,7 @@
 #include "agent/mb_int.h"
 #include "common/errcode.h"
 #include "common/log.h"
+#include "common/tls.h"
 
 #define WRITE_MAX (1024u * 1024u)
 
@@ -158,26 +159,6 @@ static const struct stream_ops stream_callbacks = {
 	.end = on_end,
 };
 
-void mb_connect(struct mb_client *mb)
-{
-	struct stream_opts opts = {
-		.write_max = WRITE_MAX,
-		.connect_timeout_ms = mb->all->times.open,
-		.tls = mb->tls,
-		.tls_name = mb->tls_conf.name,
-	};
-	int err = 0;
-
-	mb->state = MB_CONNECTING;
-	mb->since_ms = loop_now_ms(mb->all->loop);
-	mb->stream =
-		stream_connect(mb->all->loop, &mb->address, &opts, &stream_callbacks, mb, &err);
-	if (!mb->stream)
-		mb_drop(mb, err_str(err));
-	else
-		loop_timer_set(mb->timer, mb->all->times.open);
-}
-
 /* Anything that is answered serves; a rule that cannot exist costs the middlebox nothing. */
 static void keepalive_answered(void *arg, const struct simco_msg *m, const struct failure *f)
 {
@@ -272,14 +253,10 @@ static size_t on_token(void *arg, const uint8_t *challenge, size_t n, uint8_t to
 static bool on_verify(void *arg, const uint8_t *token, size_t n)
 {
 	struct mb_client *mb = arg;
-	uint8_t want[MB_TOKEN_LEN], diff = 0;
+	uint8_t want[MB_TOKEN_LEN];
 
-	if (n != sizeof(want) ||
-	    mb_token(mb, "middlebox", mb->challenge, sizeof(mb->challenge), want))
-		return false;
-	for (size_t i = 0; i < n; i++) /* in constant time */
-		diff |= (uint8_t)(want[i] ^ token[i]);
-	return diff == 0;
+	return !mb_token(mb, "middlebox", mb->challenge, sizeof(mb->challenge), want) &&
+	       tls_equal(span_of(want, sizeof(want)), span_of(token, n));
 }
 
 static const struct simco_cli_ops cli_callbacks = {
@@ -290,23 +267,55 @@ static const struct simco_cli_ops cli_callbacks = {
 	.verify = on_verify,
 };
 
-int mb_conn_init(struct mb_client *mb)
+/* One per connection where there is a secret: a challenge is never used twice. */
+static int make_machine(struct mb_client *mb)
 {
 	struct simco_cli_opts opts = {
 		.extensions = SIMCO_EXT_ACTIVITY,
 		.max_pending = MB_PENDING_MAX,
 	};
+	struct simco_cli *cli;
 
 	if (mb->secret) {
-		if (getrandom(mb->challenge, sizeof(mb->challenge), 0) !=
-		    (ssize_t)sizeof(mb->challenge))
+		if (tls_random(mb->challenge, sizeof(mb->challenge)))
 			return ERR_IO;
 		opts.challenge = mb->challenge;
 		opts.challenge_len = sizeof(mb->challenge);
 	}
+	cli = simco_cli_new(&cli_callbacks, mb, &opts);
+	if (!cli)
+		return ERR_NOMEM;
+	if (mb->cli)
+		simco_cli_free(mb->cli);
+	mb->cli = cli;
+	return 0;
+}
+
+void mb_connect(struct mb_client *mb)
+{
+	struct stream_opts opts = {
+		.write_max = WRITE_MAX,
+		.connect_timeout_ms = mb->all->times.open,
+		.tls = mb->tls,
+		.tls_name = mb->tls_conf.name,
+	};
+	int err = mb->secret && !simco_cli_retry(mb->cli) ? make_machine(mb) : 0;
+
+	mb->state = MB_CONNECTING;
+	mb->since_ms = loop_now_ms(mb->all->loop);
+	if (!err)
+		mb->stream = stream_connect(mb->all->loop, &mb->address, &opts, &stream_callbacks,
+					    mb, &err);
+	if (!mb->stream)
+		mb_drop(mb, err_str(err));
+	else
+		loop_timer_set(mb->timer, mb->all->times.open);
+}
+
+int mb_conn_init(struct mb_client *mb)
+{
 	mb->timer = loop_timer_new(mb->all->loop, on_timer, mb);
-	mb->cli = simco_cli_new(&cli_callbacks, mb, &opts);
-	return mb->timer && mb->cli ? 0 : ERR_NOMEM;
+	return mb->timer ? make_machine(mb) : ERR_NOMEM;
 }
 
 void mb_conn_fini(struct mb_client *mb)

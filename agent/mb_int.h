@@ -99,7 +99,8 @@ void mb_sync_start(struct mb_client *mb);
 int mb_chore_add(struct mb_client *mb, uint32_t pid, bool check);
 void mb_chores_run(struct mb_client *mb);
 
-/* mb_secret.c: challenge and token. */
+/* mb_secret.c: TLS, challenge and token. Both log what is wrong. */
+int mb_tls_load(struct mb_client *mb);
 int mb_secret_load(struct mb_client *mb);
 /* Tokens differ by role, so that neither side can be used to answer for the other. */
 int mb_token(const struct mb_client *mb, const char *role, const uint8_t *challenge, size_t n,

@@ -1,14 +1,12 @@
 /*
- * The secret shared with a middlebox: SIMCO's challenge and token (RFC 4540
- * §4.3.2, §7.2). The only file of this folder that knows OpenSSL.
+ * What proves the two ends to each other: TLS certificates, or the secret
+ * shared with a middlebox through SIMCO's challenge and token (RFC 4540 §4.3.2,
+ * §7.2).
  *
  * A token is HMAC-SHA-256(secret, role NUL challenge). With the role in it a
  * middlebox cannot be made to compute the answer that an agent owes, nor the
  * other way round.
  */
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
-
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +15,7 @@
 #include "agent/mb_int.h"
 #include "common/errcode.h"
 #include "common/log.h"
+#include "common/tls.h"
 
 #define SECRET_MAX 4096
 #define SECRET_MIN 16
@@ -58,13 +57,29 @@ int mb_token(const struct mb_client *mb, const char *role, const uint8_t *challe
 {
 	uint8_t in[16 + SIMCO_AUTH_MAX];
 	size_t role_len = strlen(role) + 1;
-	unsigned len = MB_TOKEN_LEN;
 
 	if (!mb->secret || role_len > 16 || n > SIMCO_AUTH_MAX)
 		return ERR_UNSUPPORTED;
 	memcpy(in, role, role_len);
 	memcpy(in + role_len, challenge, n);
-	if (!HMAC(EVP_sha256(), mb->secret, (int)mb->secret_len, in, role_len + n, token, &len))
-		return ERR_NOMEM;
-	return len == MB_TOKEN_LEN ? 0 : ERR_INVALID;
+	return tls_hmac_sha256(span_of(mb->secret, mb->secret_len), span_of(in, role_len + n),
+			       token);
+}
+
+int mb_tls_load(struct mb_client *mb)
+{
+	struct tls_files files = {
+		.certificate = mb->tls_conf.certificate,
+		.key = mb->tls_conf.key,
+		.ca = mb->tls_conf.ca,
+	};
+	char why[256] = "";
+	int err = 0;
+
+	if (!mb->tls_conf.present)
+		return 0;
+	mb->tls = tls_ctx_client_new(&files, &err, why, sizeof(why));
+	if (!mb->tls)
+		log_err("middlebox %s: TLS: %s", mb->name, why);
+	return mb->tls ? 0 : err;
 }
