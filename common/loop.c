@@ -142,8 +142,11 @@ void loop_free(struct loop *l)
 	}
 	if (l->limit != NULL)
 		event_free(l->limit);
-	if (l->base != NULL)
+	if (l->base != NULL) {
+		/* Bufferevents let go of their memory in the loop. */
+		event_base_loop(l->base, EVLOOP_NONBLOCK);
 		event_base_free(l->base);
+	}
 	free(l->queue);
 	free(l);
 }
