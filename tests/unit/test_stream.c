@@ -533,7 +533,7 @@ static void test_ipv6(void **state)
 	stream_listener_free(w->listener);
 	w->listener = stream_listen(w->loop, &at, false, on_accept, w, &err);
 	if (w->listener == NULL) {
-		skip(); /* a host without IPv6 */
+		print_message("# this host has no IPv6\n");
 		return;
 	}
 	w->at = stream_listener_local(w->listener);
