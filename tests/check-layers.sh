@@ -96,7 +96,7 @@ ok "kernel netfilter headers are known to middlebox/fw_*.c and the stream layer 
 
 mapfile -t files < <(sources "${rooms[@]}" tests)
 ok "no strcpy, strcat, sprintf, strtok, sscanf, atoi, gets or alloca" \
-	"$(grep -HnE '\b(strcpy|strcat|sprintf|vsprintf|strtok|strtok_r|sscanf|atoi|atol|gets|alloca)[[:space:]]*\(' \
+	"$(grep -HnE '\b(strcpy|strcat|sprintf|vsprintf|strtok|sscanf|atoi|atol|gets|alloca)[[:space:]]*\(' \
 		"${files[@]}" | grep -vE ':[[:space:]]*(/?\*|/\*)')"
 ok "no // comments" "$(grep -HnE '^([^"]*"[^"]*")*[^"]*[;{}[:space:]]//[^"]*$' "${files[@]}" /dev/null |
 	grep -vE '://|/\*.*//|^[^:]*:[0-9]+:[[:space:]]*\*')"
@@ -120,6 +120,7 @@ ok "each header compiles alone" "${bad%$'\n'}"
 
 # --- size -----------------------------------------------------------------------------------------
 
+mapfile -t files < <(sources "${rooms[@]}")
 ok "no source file is longer than 800 lines" \
 	"$(wc -l "${files[@]}" | awk '$2 != "total" && $1 > 800 { print $2 ": " $1 " lines" }')"
 
