@@ -29,33 +29,33 @@ struct agent_permit {
 };
 
 struct agent_conf {
-	const char *name;	      /* the owner of its rules */
-	unsigned may;		      /* AGENT_MAY_* */
-	struct addr pool;	      /* its one pool address; version 0 without NAT */
-	uint32_t max_rules;	      /* a neighbouring pair counts as one (decisions RTSP 12) */
-	uint32_t max_lifetime;	      /* seconds, 0: the middlebox's */
-	bool wildcards;		      /* may ask for wildcards */
+	const char *name;      /* the owner of its rules */
+	unsigned may;	       /* AGENT_MAY_* */
+	struct addr pool;      /* its one pool address; version 0 without NAT */
+	uint32_t max_rules;    /* a neighbouring pair counts as one (decisions RTSP 12) */
+	uint32_t max_lifetime; /* seconds, 0: the middlebox's */
+	bool wildcards;	       /* may ask for wildcards */
 	const struct agent_permit *permits;
 	size_t n_permits;
-	const char *const *owners;    /* other owners whose rules it may see and change */
+	const char *const *owners; /* other owners whose rules it may see and change */
 	size_t n_owners;
-	uint32_t idle_timeout;	      /* seconds of media silence over a group, 0: off */
+	uint32_t idle_timeout; /* seconds of media silence over a group, 0: off */
 };
 
 struct core_conf {
-	const char *ledger_file;      /* NULL: anonymous memory (tests) */
-	uint32_t max_rules;	      /* slots */
-	uint32_t max_lifetime;	      /* seconds */
-	uint32_t grace_ms;	      /* kernel timeout = lifetime + grace, default 10000 */
+	const char *ledger_file; /* NULL: anonymous memory (tests) */
+	uint32_t max_rules;	 /* slots */
+	uint32_t max_lifetime;	 /* seconds */
+	uint32_t grace_ms;	 /* kernel timeout = lifetime + grace, default 10000 */
 	enum fw_nat_mode nat;
-	const struct fw_pool *pools;  /* outside (A2) */
+	const struct fw_pool *pools; /* outside (A2) */
 	size_t n_pools;
 	const struct fw_pool *inside_pools; /* inside (A1), twice NAT */
 	size_t n_inside_pools;
 	const struct agent_conf *agents;
 	size_t n_agents;
-	bool ipv4, ipv6;	      /* carried by the firewall */
-	uint8_t boot_id[16];	      /* of this kernel; another one in the ledger empties it */
+	bool ipv4, ipv6;     /* carried by the firewall */
+	uint8_t boot_id[16]; /* of this kernel; another one in the ledger empties it */
 };
 
 struct core_ops {
@@ -79,11 +79,18 @@ void core_free(struct core *c);
 /* True when the ledger holds rules of this boot: fw_open(adopt). Usable before core_new(). */
 bool core_ledger_usable(const char *file, const uint8_t boot_id[16]);
 
-/* A SIMCO session in OPEN belonging to `agent` joins and leaves (AREs go to members). 0 or ERR_NOMEM. */
+/*
+ * A SIMCO session in OPEN belonging to `agent` joins and leaves (AREs go to
+ * members). 0, ERR_NOMEM, or ERR_NOENT (no such agent).
+ */
 int core_session_open(struct core *c, void *session, const char *agent);
-void core_session_close(struct core *c, void *session); /* pending requests of it lose their reply */
+void core_session_close(struct core *c,
+			void *session); /* pending requests of it lose their reply */
+/* The session's negotiated extensions (SIMCO_EXT_*); none until told. */
+void core_session_extensions(struct core *c, void *session, uint32_t extensions);
 
-/* Takes a policy request (decoded, well-formed); the effect and the reply come with core_commit(). */
+/* Takes a policy request (decoded, well-formed); the effect and the reply come with core_commit().
+ */
 void core_request(struct core *c, void *session, const struct simco_msg *m, uint64_t now_ms);
 /* Firewall operations waiting; commit when it reaches CORE_BATCH or at the end of the turn. */
 size_t core_pending(const struct core *c);
@@ -110,13 +117,15 @@ struct core_stats {
 };
 struct core_stats core_stats(const struct core *c);
 /* REST: rules after `after` (a PID), at most `limit`. Returns the last PID written, 0: none. */
-uint32_t core_rest_rules(struct core *c, uint32_t after, unsigned limit, uint64_t now_ms, struct jsonw *w);
+uint32_t core_rest_rules(struct core *c, uint32_t after, unsigned limit, uint64_t now_ms,
+			 struct jsonw *w);
 bool core_rest_rule(struct core *c, uint32_t pid, uint64_t now_ms, struct jsonw *w);
 
 /*
  * Compares every rule with the kernel, element by element (single GETs).
  * Number of differences; each is described through fn.
  */
-size_t core_audit(struct core *c, uint64_t now_ms, void (*fn)(const char *text, void *arg), void *arg);
+size_t core_audit(struct core *c, uint64_t now_ms, void (*fn)(const char *text, void *arg),
+		  void *arg);
 
 #endif

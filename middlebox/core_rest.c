@@ -1,0 +1,199 @@
+/*
+ * Rules as JSON, and the audit against the kernel.
+ */
+#include <stdio.h>
+
+#include "common/errcode.h"
+#include "middlebox/core_int.h"
+
+#define AUDIT_SLACK_MS 2500u
+
+static const char *kind_name(uint8_t kind)
+{
+	return kind == RULE_RESERVED ? "reserved" : kind == RULE_ENABLED ? "enabled" : "disabled";
+}
+
+static const char *direction_name(uint8_t d)
+{
+	static const char *const names[] = {NULL, "inbound", "outbound", "bidirectional"};
+
+	return d < ARRAY_LEN(names) ? names[d] : NULL;
+}
+
+static const char *protocol_name(uint8_t p)
+{
+	return p == 17 ? "udp" : p == 6 ? "tcp" : "any";
+}
+
+/* "10.1.0.9:5000", "10.1.0.0/24:5000-5003", "*:*"; what is reserved only is absent. */
+static void write_tuple(struct jsonw *w, const char *key, const struct tuple *t)
+{
+	struct addr_prefix p = tuple_prefix(t);
+	struct port_range ports = tuple_ports(t);
+	char a[ADDR_STRLEN], text[ADDR_STRLEN + 32], end[24], len[8] = "";
+
+	if (t->version == 0)
+		return;
+	if (tuple_port_any(t))
+		(void)snprintf(end, sizeof(end), "*");
+	else if (ports.first == ports.last)
+		(void)snprintf(end, sizeof(end), "%u", ports.first);
+	else
+		(void)snprintf(end, sizeof(end), "%u-%u", ports.first, ports.last);
+	if (!tuple_addr_exact(t))
+		(void)snprintf(len, sizeof(len), "/%u", p.len);
+	(void)snprintf(text, sizeof(text), p.addr.version == 6 ? "[%s%s]:%s" : "%s%s:%s",
+		       addr_str(&p.addr, a), len, end);
+	jsonw_str(w, key, text);
+}
+
+static void write_counters(struct core *c, struct rule *r, uint64_t now_ms, struct jsonw *w)
+{
+	static const char *const names[] = {"inbound", "outbound"};
+	struct simco_activity a = rule_activity(c, r, now_ms);
+
+	jsonw_object(w, "counters");
+	for (unsigned k = 0; k < 2; k++) {
+		if (!(r->direction & (k + 1)))
+			continue;
+		jsonw_object(w, names[k]);
+		jsonw_uint(w, "packets", a.packets[k]);
+		jsonw_uint(w, "octets", a.octets[k]);
+		jsonw_object_end(w);
+	}
+	jsonw_object_end(w);
+}
+
+static void write_rule(struct core *c, struct rule *r, uint64_t now_ms, struct jsonw *w)
+{
+	jsonw_object(w, NULL);
+	jsonw_uint(w, "pid", r->pid);
+	jsonw_uint(w, "gid", r->gid);
+	jsonw_str(w, "state", kind_name(r->kind));
+	jsonw_str(w, "owner", ledger_owner_name(&c->t.led, r->owner));
+	jsonw_str(w, "protocol",
+		  protocol_name(r->kind == RULE_RESERVED ? r->prr.protocol
+							 : r->t[SIMCO_INTERNAL].protocol));
+	if (r->kind == RULE_ENABLED)
+		jsonw_str(w, "direction", direction_name(r->direction));
+	write_tuple(w, "internal", &r->t[SIMCO_INTERNAL]);
+	write_tuple(w, "inside", &r->t[SIMCO_INSIDE]);
+	write_tuple(w, "outside", &r->t[SIMCO_OUTSIDE]);
+	write_tuple(w, "external", &r->t[SIMCO_EXTERNAL]);
+	jsonw_uint(w, "lifetime", rule_remaining_s(r, now_ms));
+	jsonw_uint(w, "age", now_ms > r->created_ms ? (now_ms - r->created_ms) / 1000 : 0);
+	jsonw_uint(w, "created_ms", r->created_ms);
+	if (r->kind == RULE_ENABLED)
+		write_counters(c, r, now_ms, w);
+	jsonw_object_end(w);
+}
+
+/* Keeps the `limit` smallest PIDs above `after`, in order. */
+static unsigned page(struct core *c, uint32_t after, uint32_t *pids, unsigned limit)
+{
+	uint32_t high = ledger_high(&c->t.led);
+	unsigned n = 0;
+
+	for (uint32_t s = 0; s < high; s++) {
+		const struct rule *r = rule_at(&c->t, s);
+		unsigned i;
+
+		if (r->slot == SLOT_FREE || r->pid <= after ||
+		    (n == limit && r->pid >= pids[n - 1]))
+			continue;
+		if (n < limit)
+			n++;
+		for (i = n - 1; i > 0 && pids[i - 1] > r->pid; i--)
+			pids[i] = pids[i - 1];
+		pids[i] = r->pid;
+	}
+	return n;
+}
+
+#define PAGE_MAX 256u
+
+uint32_t core_rest_rules(struct core *c, uint32_t after, unsigned limit, uint64_t now_ms,
+			 struct jsonw *w)
+{
+	uint32_t pids[PAGE_MAX], last = 0;
+	unsigned n = page(c, after, pids, limit < PAGE_MAX ? limit : PAGE_MAX);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct rule *r = rule_by_pid(&c->t, pids[i]);
+
+		if (!r)
+			continue;
+		write_rule(c, r, now_ms, w);
+		last = r->pid;
+	}
+	return last;
+}
+
+bool core_rest_rule(struct core *c, uint32_t pid, uint64_t now_ms, struct jsonw *w)
+{
+	struct rule *r = rule_by_pid(&c->t, pid);
+
+	if (!r)
+		return false;
+	write_rule(c, r, now_ms, w);
+	return true;
+}
+
+/* ---- audit -------------------------------------------------------------------- */
+
+struct audit {
+	void (*fn)(const char *text, void *arg);
+	void *arg;
+	size_t n;
+};
+
+static void found(struct audit *a, const struct rule *r, uint8_t d, unsigned i, const char *what)
+{
+	char text[160], addr[ADDR_STRLEN];
+	struct fw_match m;
+
+	rule_match(r, d, i, &m);
+	(void)snprintf(text, sizeof(text), "rule %u %s pair %u (source %s port %u): %s", r->pid,
+		       direction_name(d), i, addr_str(&m.src.addr, addr), m.sport.first, what);
+	a->n++;
+	if (a->fn)
+		a->fn(text, a->arg);
+}
+
+static void audit_element(struct core *c, struct audit *a, const struct rule *r, uint8_t d,
+			  unsigned i, uint64_t now_ms)
+{
+	uint64_t until = rule_element_until(c, r, i, d), left = 0, want;
+	struct fw_match m;
+
+	want = (until > now_ms ? until - now_ms : 0) + c->conf->grace_ms;
+	rule_match(r, d, i, &m);
+	if (fw_audit(c->fw, &m, &left) != 0)
+		found(a, r, d, i, "missing in the kernel");
+	else if (left + AUDIT_SLACK_MS < want)
+		found(a, r, d, i, "would leave the kernel too early");
+	else if (left > want + AUDIT_SLACK_MS)
+		found(a, r, d, i, "would stay in the kernel too long");
+}
+
+size_t core_audit(struct core *c, uint64_t now_ms, void (*fn)(const char *text, void *arg),
+		  void *arg)
+{
+	struct audit a = {.fn = fn, .arg = arg};
+	uint32_t high = ledger_high(&c->t.led);
+
+	core_flush(c, now_ms);
+	for (uint32_t s = 0; s < high; s++) {
+		struct rule *r = rule_at(&c->t, s);
+
+		if (r->slot == SLOT_FREE || r->kind != RULE_ENABLED)
+			continue;
+		for (unsigned i = 0; i < rule_pairs(r); i++) {
+			for (uint8_t d = SIMCO_INBOUND; d <= SIMCO_OUTBOUND; d++) {
+				if (r->direction & d)
+					audit_element(c, &a, r, d, i, now_ms);
+			}
+		}
+	}
+	return a.n;
+}
