@@ -295,6 +295,7 @@ static void test_reading_is_bounded(void **state)
 	struct world *w = *state;
 	static char block[65536];
 	size_t sent = 0;
+	uint64_t start;
 
 	w->server_opts.read_max = 10000;
 	connect_both(w, NULL);
@@ -307,6 +308,11 @@ static void test_reading_is_bounded(void **state)
 	/* Only socket buffers took the rest, and then the writer was stopped. */
 	assert_true(stream_queued(w->client.s) > 0);
 	assert_int_equal(w->server.data, 0);
+	/* Nothing moves, so the loop must sleep. */
+	run_for(w, 50);
+	start = loop_now_ms(w->loop);
+	loop_run_once(w->loop, 50);
+	assert_true(loop_now_ms(w->loop) >= start + 40);
 	stream_resume(w->server.s);
 	RUN_UNTIL(w, w->server.in.len == sent);
 	assert_true(w->server.data >= sent / 10000);
