@@ -191,8 +191,8 @@ static void on_timer(void *arg)
 	case MB_OPEN:
 		break;
 	}
-	if (mb_is_spent(mb))
-		(void)loop_defer(mb->all->loop, mb_sweep, mb->all);
+	if (mb_is_spent(mb) && !loop_defer(mb->all->loop, mb_sweep, mb->all))
+		return;
 	if (mb->calls && mb_now_us() - mb->calls->sent_us >= t->request * 1000) {
 		mb->timeouts++;
 		mb_drop(mb, "no reply in time");
