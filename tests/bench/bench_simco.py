@@ -12,7 +12,7 @@ import tempfile
 SRC = os.environ.get("SRCDIR") or os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
 sys.path.insert(0, os.path.join(SRC, "tests", "netns"))
 
-from lib.proc import Proc  # noqa: E402
+from lib.proc import Proc, wait_until  # noqa: E402
 from lib.sluice import BUILD, Middlebox  # noqa: E402
 
 SIMCO, ECHO = "127.0.0.1:7626", "127.0.0.1:7627"
@@ -21,6 +21,11 @@ COUNT = int(os.environ.get("SLUICE_BENCH_COUNT", "20000"))
 
 def program(name):
     return os.path.join(BUILD, "tests", "bench", name)
+
+
+def listens(port):
+    with open("/proc/net/tcp") as f:
+        return f":{port:04X} 00000000:0000 0A" in f.read()
 
 
 def run(name, *argv):
@@ -35,7 +40,7 @@ def policy(directory, nat):
     agent = {"address": ["127.0.0.1/32"], "max_rules": 3000000,
              "permit": [{"internal": "0.0.0.0/0", "external": "0.0.0.0/0"}]}
     made = {"simco": {"listen": [SIMCO], "plain": True}, "agents": {"bench": agent},
-            "firewall": {"inside": ["lo"], "outside": ["lo"]},
+            "firewall": {"inside": ["lo"], "outside": ["none"]},
             "limits": {"rules": 3000000},
             "ledger": os.path.join(directory, "ledger"),
             "rest": {"listen": ["unix:" + os.path.join(directory, "rest.sock")]}}
@@ -50,6 +55,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=os.environ.get("SLUICE_TMP")) as directory:
         echo = Proc([program("simco_load"), "echo", ECHO], os.path.join(directory, "echo.log"))
         try:
+            wait_until(lambda: listens(7627), 5, "the echo server")
             run("simco_load", "ping", ECHO, COUNT)
         finally:
             echo.kill()
