@@ -277,6 +277,7 @@ static void on_state(void *arg, enum simco_session_state state)
 		return;
 	}
 	c->joined = true;
+	core_session_extensions(c->mbx->core, c, simco_srv_extensions(c->srv));
 	log_info("simco s%llu: agent %s is there%s", (unsigned long long)c->id, c->agent,
 		 c->tls ? " (TLS)" : "");
 }
