@@ -21,14 +21,15 @@ CLIENT, SERVER = (topo.CLIENT, 5000), (topo.SERVER, 6000)
 class Box:
     """A running middlebox and the hosts on both sides of it."""
 
-    def __init__(self, net, directory, cleanup, nat, **changes):
-        self.net, self.directory, self.cleanup, self.nat = net, directory, cleanup, nat
+    def __init__(self, net, directory, cleanup, nat, options=(), **changes):
+        self.net, self.directory, self.cleanup, self.options = net, directory, cleanup, options
         self.policy = middlebox_policy(net, directory, nat, **changes)
         self.start()
         cleanup(lambda: self.daemon.finish())
 
     def start(self):
-        self.daemon = Middlebox(self.net.fw, self.directory, self.policy)
+        self.daemon = Middlebox(self.net.fw, self.directory, self.policy,
+                                options=self.options)
         self.daemon.wait_ready()
         self.rest = self.daemon.rest
 
@@ -163,22 +164,32 @@ def test_killed_and_restarted_while_media_flows(box):
     assert passes(outside, CLIENT, inside) is None
 
 
+FORCE_OFF_OWNER = ("--test-force-off", "8")  # FW_FEATURE_OWNER_PERSIST
+
+
+@pytest.mark.parametrize("owned", [False, True], ids=["open", "owned"])
 @pytest.mark.parametrize("nat", [False, True], ids=["firewall", "nat"])
-def test_flushed_ruleset_comes_back(box, nat):
-    b = box(nat)
+def test_flushed_ruleset(box, nat, owned):
+    """Where the kernel lets us own the table nobody can flush it; elsewhere it comes back."""
+    b = box(nat, options=() if owned else FORCE_OFF_OWNER)
+    if owned and not b.status()["firewall"]["features"]["owner-persist"]:
+        pytest.skip("this kernel has no tables with an owner")
     c = b.session()
     inside, outside = b.inside(), b.outside()
     rule = c.per(CLIENT, SERVER, lifetime=600)
     target = (topo.OUTSIDE, rule.outside.port) if nat else CLIENT
     assert passes(outside, target, inside) == SERVER
     b.net.fw.run("nft", "flush", "ruleset")
-    wait_until(lambda: b.status()["firewall"]["reinstalls"] == 1, 5 * PATIENCE, "a re-install")
-    b.daemon.wait_ready()
+    if not owned:
+        wait_until(lambda: b.status()["firewall"]["reinstalls"] == 1, 5 * PATIENCE, "the tables")
+        b.daemon.wait_ready()
     assert passes(outside, target, inside) == SERVER
     assert passes(inside, SERVER, outside) == target
     assert passes(b.outside((topo.SERVER, 6001)), target, inside) is None
     assert c.plc(rule.pid, 0).type == simco.PRD_REP
     assert passes(outside, target, inside) is None
+    assert b.status()["firewall"]["reinstalls"] == (0 if owned else 1)
+    assert b.status()["firewall"]["aborts"] == 0
 
 
 def test_rules_outlive_their_session_and_expire(box):

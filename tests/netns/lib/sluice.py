@@ -22,12 +22,12 @@ class Daemon(Proc):
 
     program = None
 
-    def __init__(self, ns, directory, policy, name=None):
+    def __init__(self, ns, directory, policy, name=None, options=()):
         self.name = name or self.program
         self.policy = policy
         self.policy_file = os.path.join(directory, self.name + ".json")
         self.write_policy()
-        super().__init__([os.path.join(BUILD, self.program), self.policy_file],
+        super().__init__([os.path.join(BUILD, self.program), *options, self.policy_file],
                          os.path.join(directory, self.name + ".log"), ns,
                          env={"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
                               "UBSAN_OPTIONS": "print_stacktrace=1"})
