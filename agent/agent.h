@@ -21,6 +21,22 @@ struct agent {
 	struct rtsp *rtsp;
 	struct rest *rest;
 	uint64_t started_ms;
+	char *rest_token;
+	/*
+	 * Policies of before, newest first: sessions that began under one keep
+	 * pointing into it.
+	 */
+	struct old_policy {
+		struct policy *policy;
+		struct old_policy *next;
+	} * old;
+	uint64_t reloads, refused_reloads;
+	/* Shutting down: */
+	bool stopping, sessions_done;
+	struct loop_timer *stop_timer;
+	uint64_t stop_ms; /* latest end */
+	loop_fn stopped;
+	void *stopped_arg;
 };
 
 /* What is known about a path's middleboxes right now (for out=auto and early failures). */

@@ -255,6 +255,9 @@ static const struct conf_key lifetime_keys[] = {
 };
 
 static const struct conf_key rest_keys[] = {
+	{.name = "line",
+	 .type = CONF_LINE,
+	 .offset = offsetof(struct policy, rest.line) - offsetof(struct policy, rest)},
 	{.name = "listen",
 	 .type = CONF_LIST,
 	 .offset = offsetof(struct policy, rest.listen) - offsetof(struct policy, rest),
@@ -399,16 +402,13 @@ const struct conf_key *policy_schema(void)
 	return policy_keys;
 }
 
-static int policy_finish(int err, struct policy *p, struct policy **out, struct conf_errors *errs)
+static int policy_finish(int err, struct policy *p, struct policy **out)
 {
-	if (!err)
-		err = policy_check(p, errs);
-	if (err) {
+	if (err)
 		policy_free(p);
-		return err;
-	}
-	*out = p;
-	return 0;
+	else
+		*out = p;
+	return err;
 }
 
 int policy_load(const char *file, struct policy **out, struct conf_errors *errs)
@@ -417,7 +417,8 @@ int policy_load(const char *file, struct policy **out, struct conf_errors *errs)
 
 	if (!p)
 		return ERR_NOMEM;
-	return policy_finish(conf_load(file, policy_keys, p, &p->owner, errs), p, out, errs);
+	return policy_finish(conf_load_checked(file, policy_keys, policy_check, p, &p->owner, errs),
+			     p, out);
 }
 
 int policy_parse(struct span text, const char *name, struct policy **out, struct conf_errors *errs)
@@ -426,7 +427,9 @@ int policy_parse(struct span text, const char *name, struct policy **out, struct
 
 	if (!p)
 		return ERR_NOMEM;
-	return policy_finish(conf_parse(text, name, policy_keys, p, &p->owner, errs), p, out, errs);
+	return policy_finish(
+		conf_parse_checked(text, name, policy_keys, policy_check, p, &p->owner, errs), p,
+		out);
 }
 
 void policy_free(struct policy *p)

@@ -83,6 +83,7 @@ struct policy {
 		struct conf_list listen;
 		const char *token_file;
 		bool open_loopback;
+		unsigned line;
 	} rest;
 	struct policy_limits limits;
 	struct {

@@ -57,6 +57,8 @@ static void check_middleboxes(const struct policy *p, struct conf_errors *errs)
 	for (size_t i = 0; i < p->middleboxes.n; i++) {
 		if (strlen(m[i].name) > 63)
 			conf_error(errs, m[i].line, "middleboxes", "a name has at most 63 octets");
+		if (!m[i].address.addr.version)
+			continue; /* refused by the schema */
 		if (!m[i].address.port)
 			conf_error(errs, m[i].line, "middleboxes", "\"%s\": port 0 in address",
 				   m[i].name);
@@ -79,12 +81,14 @@ static void resolve_hops(const struct policy *p, struct path *path, struct conf_
 		return;
 	}
 	for (size_t i = 0; i < path->through.n; i++) {
+		if (!names[i])
+			continue;
 		path->middlebox[i] = policy_middlebox(p, names[i]);
 		if (!path->middlebox[i])
 			conf_error(errs, path->line, "paths", "unknown middlebox \"%s\" in through",
 				   names[i]);
 		for (size_t k = 0; k < i; k++)
-			if (!strcmp(names[k], names[i]))
+			if (names[k] && !strcmp(names[k], names[i]))
 				conf_error(errs, path->line, "paths",
 					   "middlebox \"%s\" stands in through twice", names[i]);
 	}
@@ -98,6 +102,9 @@ static void check_paths(const struct policy *p, struct conf_errors *errs)
 	for (size_t i = 0; i < p->paths.n; i++) {
 		struct path *path = &paths[i];
 
+		resolve_hops(p, path, errs);
+		if (!path->from || !path->to)
+			continue;
 		path->from_zone = zone_by_name(p, path->from);
 		path->to_zone = zone_by_name(p, path->to);
 		if (!path->from_zone)
@@ -107,11 +114,11 @@ static void check_paths(const struct policy *p, struct conf_errors *errs)
 			conf_error(errs, path->line, "paths", "unknown zone \"%s\" in to",
 				   path->to);
 		for (size_t k = 0; k < i; k++)
-			if (!strcmp(paths[k].from, path->from) && !strcmp(paths[k].to, path->to))
+			if (paths[k].from && paths[k].to && !strcmp(paths[k].from, path->from) &&
+			    !strcmp(paths[k].to, path->to))
 				conf_error(errs, path->line, "paths",
 					   "a second path from \"%s\" to \"%s\" (first in line %u)",
 					   path->from, path->to, paths[k].line);
-		resolve_hops(p, path, errs);
 	}
 }
 
@@ -122,7 +129,7 @@ static void check_rtsp(const struct policy *p, struct conf_errors *errs)
 
 	for (size_t i = 0; i < p->rtsp.n; i++) {
 		for (size_t k = 0; k < i; k++)
-			if (addr_port_eq(&l[k].listen, &l[i].listen))
+			if (l[i].listen.addr.version && addr_port_eq(&l[k].listen, &l[i].listen))
 				conf_error(errs, l[i].line, "rtsp",
 					   "a second listener on %s (first in line %u)",
 					   addr_port_str(&l[i].listen, text), l[k].line);
@@ -131,7 +138,7 @@ static void check_rtsp(const struct policy *p, struct conf_errors *errs)
 		if (l[i].tproxy && l[i].mode != RTSP_TRANSPARENT)
 			conf_error(errs, l[i].line, "rtsp",
 				   "tproxy makes sense in mode \"transparent\" only");
-		if (l[i].line_bytes > l[i].header_bytes)
+		if (l[i].header_bytes && l[i].line_bytes > l[i].header_bytes)
 			conf_error(errs, l[i].line, "rtsp", "line_bytes is above header_bytes");
 	}
 }
@@ -143,19 +150,19 @@ static void check_rest_listen(const struct policy *p, const char *text, struct c
 	if (!strncmp(text, "unix:", 5)) {
 		/* 107 octets is what a unix socket address holds. */
 		if (text[5] != '/' || strlen(text + 5) > 107)
-			conf_error(errs, 0, "rest.listen",
+			conf_error(errs, p->rest.line, "rest.listen",
 				   "\"%s\": an absolute path of at most 107 octets is needed",
 				   text);
 		return;
 	}
 	if (addr_port_parse(span_str(text), &at)) {
-		conf_error(errs, 0, "rest.listen",
+		conf_error(errs, p->rest.line, "rest.listen",
 			   "\"%s\" is neither \"unix:/path\" nor \"address:port\"", text);
 		return;
 	}
 	if (p->rest.token_file || (p->rest.open_loopback && addr_is_loopback(&at.addr)))
 		return;
-	conf_error(errs, 0, "rest.listen", "\"%s\" needs token_file%s", text,
+	conf_error(errs, p->rest.line, "rest.listen", "\"%s\" needs token_file%s", text,
 		   addr_is_loopback(&at.addr) ? " or open_loopback" : "");
 }
 
@@ -164,22 +171,23 @@ static void check_rest(const struct policy *p, struct conf_errors *errs)
 	const char *const *listen = p->rest.listen.v;
 
 	for (size_t i = 0; i < p->rest.listen.n; i++) {
+		if (!listen[i])
+			continue;
 		check_rest_listen(p, listen[i], errs);
 		for (size_t k = 0; k < i; k++)
-			if (!strcmp(listen[k], listen[i]))
-				conf_error(errs, 0, "rest.listen", "\"%s\" is given twice",
-					   listen[i]);
+			if (listen[k] && !strcmp(listen[k], listen[i]))
+				conf_error(errs, p->rest.line, "rest.listen",
+					   "\"%s\" is given twice", listen[i]);
 	}
 }
 
-int policy_check(struct policy *p, struct conf_errors *errs)
+void policy_check(void *filled, struct conf_errors *errs)
 {
-	size_t before = errs->n;
+	struct policy *p = filled;
 
 	check_zones(p, errs);
 	check_middleboxes(p, errs);
 	check_paths(p, errs);
 	check_rtsp(p, errs);
 	check_rest(p, errs);
-	return errs->n == before ? 0 : ERR_INVALID;
 }

@@ -6,7 +6,10 @@
 
 #include "agent/policy.h"
 
-/* Resolves names and records every contradiction; 0 or ERR_INVALID. */
-int policy_check(struct policy *p, struct conf_errors *errs);
+/*
+ * Resolves names and records every contradiction in a struct policy; a
+ * conf_check_fn, so values that the schema refused are zero.
+ */
+void policy_check(void *filled, struct conf_errors *errs);
 
 #endif

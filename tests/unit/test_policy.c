@@ -158,10 +158,10 @@ static void contradictions(void **state)
 	bad("{" BASE ",\"rtsp\": [ { \"listen\": \"0.0.0.0:554\", \"mode\": \"forward\",\n"
 	    " \"zone\": \"attic\" } ] }",
 	    1, 5, "unknown zone \"attic\"");
-	bad("{" BASE ",\"rest\": { \"listen\": [\"127.0.0.1:9627\"] } }", 1, 0, "open_loopback");
+	bad("{" BASE ",\"rest\": { \"listen\": [\"127.0.0.1:9627\"] } }", 1, 5, "open_loopback");
 	bad("{" BASE ",\"rest\": { \"listen\": [\"192.0.2.1:9627\"], \"open_loopback\": true } }",
-	    1, 0, "needs token_file");
-	bad("{" BASE ",\"rest\": { \"listen\": [\"unix:relative\"] } }", 1, 0, "absolute path");
+	    1, 5, "needs token_file");
+	bad("{" BASE ",\"rest\": { \"listen\": [\"unix:relative\"] } }", 1, 5, "absolute path");
 	bad("{" BASE ",\"rtsp\": [ { \"listen\": \"0.0.0.0:554\", \"mode\": \"relay\" } ] }", 1, 5,
 	    "");
 }
@@ -189,6 +189,19 @@ static void long_and_double_paths(void **state)
 	    "[\"10.0.0.0/8\"] },\n"
 	    "\"paths\": [ { \"from\": \"in\", \"to\": \"out\", \"through\": [] } ] }",
 	    1, 2, "10.0.0.0/8 belongs to zone \"in\" (line 1) and to \"out\"");
+}
+
+/* What the schema refuses does not keep the rest from being checked. */
+static void all_at_once(void **state)
+{
+	(void)state;
+	bad("{\n\"identity\": 5,\n\"zones\": { \"in\": [\"10.1.0.0/33\"] },\n"
+	    "\"middleboxes\": { \"edge\": { \"address\": \"10.1.1.1\" } },\n"
+	    "\"paths\": [ { \"from\": \"in\", \"to\": \"nowhere\", \"through\": [\"edge\", 7] }, "
+	    "{} ],\n"
+	    "\"rtsp\": [ {}, {} ],\n"
+	    "\"rest\": { \"listen\": [\"127.0.0.1:1\", 5, \"127.0.0.1:1\"] } }",
+	    16, 5, "unknown zone \"nowhere\"");
 }
 
 static void zones_and_paths(void **state)
@@ -318,6 +331,7 @@ int main(void)
 		cmocka_unit_test(everything_given),
 		cmocka_unit_test(contradictions),
 		cmocka_unit_test(long_and_double_paths),
+		cmocka_unit_test(all_at_once),
 		cmocka_unit_test(zones_and_paths),
 		cmocka_unit_test(permit_list),
 		cmocka_unit_test(permits_without_a_list),

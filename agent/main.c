@@ -1,0 +1,6 @@
+#include "agent/daemon.h"
+
+int main(int argc, char **argv)
+{
+	return agent_daemon(argc, argv);
+}
