@@ -55,8 +55,16 @@ static void not_found(const struct rest_request *req, struct rest_reply *rep, co
 static void get_sessions(const struct rest_request *req, struct rest_reply *rep, void *arg)
 {
 	struct agent *a = arg;
+	struct jsonw *w = &rep->json;
+	uint64_t next;
 
-	rtsp_rest_list(a->rtsp, req->after, req->limit, &rep->json);
+	jsonw_object(w, NULL);
+	jsonw_array(w, "sessions");
+	next = rtsp_rest_list(a->rtsp, req->after, req->limit, w);
+	jsonw_array_end(w);
+	if (next)
+		jsonw_uint(w, "next", next); /* ?after= of the next page */
+	jsonw_object_end(w);
 }
 
 static void get_session(const struct rest_request *req, struct rest_reply *rep, void *arg)

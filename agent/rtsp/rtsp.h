@@ -20,8 +20,12 @@ void rtsp_free(struct rtsp *r);
 
 size_t rtsp_n_sessions(const struct rtsp *r);
 size_t rtsp_n_connections(const struct rtsp *r);
-/* GET /v1/sessions (page) and one session by id; DELETE ends one with cause `operator`. */
-void rtsp_rest_list(struct rtsp *r, uint64_t after, unsigned limit, struct jsonw *w);
+/*
+ * Sessions after `after`, at most `limit`, as array elements; returns the cursor
+ * of the next page, 0 when there is none. One session by id; DELETE ends one
+ * with cause `operator`.
+ */
+uint64_t rtsp_rest_list(struct rtsp *r, uint64_t after, unsigned limit, struct jsonw *w);
 bool rtsp_rest_show(struct rtsp *r, const char *id, struct jsonw *w);
 bool rtsp_rest_end(struct rtsp *r, const char *id);
 

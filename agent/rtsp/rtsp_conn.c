@@ -431,9 +431,9 @@ size_t rtsp_n_connections(const struct rtsp *r)
 	return rtsp_engine_n_clients(r->engine);
 }
 
-void rtsp_rest_list(struct rtsp *r, uint64_t after, unsigned limit, struct jsonw *w)
+uint64_t rtsp_rest_list(struct rtsp *r, uint64_t after, unsigned limit, struct jsonw *w)
 {
-	rtsp_engine_list(r->engine, after, limit, w);
+	return rtsp_engine_list(r->engine, after, limit, w);
 }
 
 bool rtsp_rest_show(struct rtsp *r, const char *id, struct jsonw *w)

@@ -110,7 +110,7 @@ void rtsp_upstream_closed(struct rtsp_upstream *u, int err);
 size_t rtsp_engine_n_sessions(const struct rtsp_engine *e);
 size_t rtsp_engine_n_clients(const struct rtsp_engine *e);
 /* See rtsp.h. */
-void rtsp_engine_list(struct rtsp_engine *e, uint64_t after, unsigned limit, struct jsonw *w);
+uint64_t rtsp_engine_list(struct rtsp_engine *e, uint64_t after, unsigned limit, struct jsonw *w);
 bool rtsp_engine_show(struct rtsp_engine *e, const char *id, struct jsonw *w);
 bool rtsp_engine_end(struct rtsp_engine *e, const char *id);
 

@@ -106,16 +106,20 @@ static void session_json(const struct rtsp_session *s, struct jsonw *w)
 	jsonw_object_end(w);
 }
 
-void rtsp_engine_list(struct rtsp_engine *e, uint64_t after, unsigned limit, struct jsonw *w)
+uint64_t rtsp_engine_list(struct rtsp_engine *e, uint64_t after, unsigned limit, struct jsonw *w)
 {
 	const struct rtsp_session *s;
+	uint64_t last = 0;
 
-	for (s = e->sessions; s != NULL && limit > 0; s = s->next) {
+	for (s = e->sessions; s != NULL; s = s->next) {
 		if (s->serial <= after)
 			continue;
+		if (limit-- == 0)
+			return last;
 		session_json(s, w);
-		limit--;
+		last = s->serial;
 	}
+	return 0;
 }
 
 static struct rtsp_session *by_name(const struct rtsp_engine *e, const char *id)
