@@ -267,13 +267,13 @@ void rule_masquerade(struct rule *r, uint32_t port_min, uint32_t port_max)
 	nftnl_expr_set_u32(e, NFTNL_EXPR_MASQ_REG_PROTO_MAX, port_max);
 }
 
-void rule_tproxy(struct rule *r, uint32_t port)
+void rule_tproxy(struct rule *r, uint8_t version, uint32_t port)
 {
 	struct nftnl_expr *e = expr(r, "tproxy");
 
 	if (!e)
 		return;
-	nftnl_expr_set_u32(e, NFTNL_EXPR_TPROXY_FAMILY, NFPROTO_UNSPEC);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_TPROXY_FAMILY, version == 4 ? NFPROTO_IPV4 : NFPROTO_IPV6);
 	nftnl_expr_set_u32(e, NFTNL_EXPR_TPROXY_REG_PORT, port);
 }
 

@@ -45,7 +45,8 @@ void rule_jump(struct rule *r, const char *chain);
 /* Registers hold address and ports; proto 0: the ports are kept. */
 void rule_nat(struct rule *r, bool source, uint32_t addr, uint32_t port_min, uint32_t port_max);
 void rule_masquerade(struct rule *r, uint32_t port_min, uint32_t port_max);
-void rule_tproxy(struct rule *r, uint32_t port);
+/* Per IP version: the kernel never turns defragmentation off after one for both. */
+void rule_tproxy(struct rule *r, uint8_t version, uint32_t port);
 
 /* Compound conditions. */
 void rule_family(struct rule *r, uint8_t version);

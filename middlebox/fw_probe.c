@@ -175,7 +175,7 @@ static bool has_tproxy(struct probe *p)
 	rule_transport(&r, 4, 2, REG(0));
 	rule_equal(&r, REG(0), no_length, 2);
 	rule_load(&r, REG(0), &port, sizeof(port));
-	rule_tproxy(&r, REG(0));
+	rule_tproxy(&r, 4, REG(0));
 	rule_end(&r);
 	return send_batch(p);
 }

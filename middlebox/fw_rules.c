@@ -168,21 +168,26 @@ static void put_pinholes(struct fw_nft *f, const char *chain)
 	put_wild_jump(f, chain, 6);
 }
 
-/* Without conntrack fragments have no ports; loading tproxy turns kernel defragmentation on. */
-static void put_defrag(struct fw_nft *f)
+/*
+ * Without conntrack fragments have no ports. The kernel defragments while a
+ * tproxy rule exists; these never match, since no UDP datagram is shorter than
+ * its header.
+ */
+static void put_defrag(struct fw_nft *f, uint8_t version)
 {
-	static const uint8_t no_length[2]; /* no UDP datagram is shorter than its header */
+	static const uint8_t no_length[2];
 	uint16_t port = htons(9);
 	struct rule r;
 
 	if (!(f->features & FW_FEATURE_TPROXY) || f->cfg->omit & FW_RULE_DEFRAG)
 		return;
-	r = start(f, "defrag", "never matches: its presence turns defragmentation on");
+	r = start(f, "defrag", "never matches, but turns defragmentation on");
+	rule_family(&r, version);
 	rule_protocol(&r, IPPROTO_UDP);
 	rule_transport(&r, 4, 2, REG(0));
 	rule_equal(&r, REG(0), no_length, 2);
 	rule_load(&r, REG(0), &port, sizeof(port));
-	rule_tproxy(&r, REG(0));
+	rule_tproxy(&r, version, REG(0));
 	rule_end(&r);
 }
 
@@ -590,7 +595,8 @@ void fw_rules_put(struct fw_nft *f)
 	bool mark = f->cfg->mode == FW_MARK;
 	const char *forward = mark ? "forward_mark" : "forward";
 
-	put_defrag(f);
+	put_defrag(f, 4);
+	put_defrag(f, 6);
 	put_pinholes(f, forward);
 	put_pinholes(f, "input");
 	put_pinholes(f, mark ? "output_mark" : "output");
