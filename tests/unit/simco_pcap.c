@@ -56,7 +56,8 @@ static void segment(struct capture *c, int from, const uint8_t *data, size_t n, 
 	record[2] = record[3] = (uint32_t)(sizeof(h) + n);
 	fwrite(record, sizeof(record), 1, c->f);
 	fwrite(h, sizeof(h), 1, c->f);
-	fwrite(data, 1, n, c->f);
+	if (n > 0)
+		fwrite(data, 1, n, c->f);
 	c->seq[from] += (uint32_t)n + (flags & 2 ? 1 : 0);
 }
 

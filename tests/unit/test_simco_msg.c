@@ -312,6 +312,8 @@ static void test_variable_limits(void **state)
 #define PER_HEAD "0112 0038 00000004 "
 #define PER_TAIL "0009 000c 01 20 11 03 1770 0001 c6336401 0007 0004 00000078 0006 0004 00000009"
 #define V4_A0 "0009 000c 01 20 11 00 1388 0001 0a010002 "
+#define PDR_HEAD "0114 0020 00000006 "
+#define PDR_TAIL "0009 000c 01 20 00 03 0000 0001 c0000264 0007 0004 0000003c"
 #define PARAMS "000b 0004 00 03 0000 "
 
 /* Field values that §4.3 does not define, one per line. */
@@ -342,10 +344,8 @@ static void test_undefined_values(void **state)
 		"20010db8000000000000000000000002 0009 0004 12 00 11 03 "
 		"0007 0004 00000078 0006 0004 00000009",
 		/* full address in 4 octets, IPv4 in 24, protocols only without version */
-		"0114 0020 00000006 0009 0004 01 00 00 00 "
-		"0009 000c 01 20 00 03 0000 0001 c0000264 0007 0004 0000003c",
-		"0114 0020 00000006 0009 0004 10 00 00 00 "
-		"0009 000c 01 20 00 03 0000 0001 c0000264 0007 0004 0000003c",
+		PDR_HEAD "0009 0004 01 00 00 00 " PDR_TAIL,
+		PDR_HEAD "0009 0004 10 00 00 00 " PDR_TAIL,
 		/* capabilities: no IP version inside, none outside */
 		"0201 000c 00000001 0004 0008 80 01 0000 0000003c",
 		"0201 000c 00000001 0004 0008 80 04 0000 0000003c",
@@ -392,8 +392,7 @@ static void test_tolerated_values(void **state)
 		PER_HEAD PARAMS "0009 000c 01 20 11 ff 1388 0001 0a010002 " PER_TAIL,
 		"0111 0010 00000003 000a 0004 65 11 0000 0007 0004 0000001e",
 		/* prefix length is irrelevant in 'protocols only' */
-		"0114 0020 00000006 0009 0004 11 ff 00 00 "
-		"0009 000c 01 20 00 03 0000 0001 c0000264 0007 0004 0000003c",
+		PDR_HEAD "0009 0004 11 ff 00 00 " PDR_TAIL,
 	};
 	static const char *const reserved[] = {
 		"0101 0008 00000001 0001 0004 03 00 ffff",
