@@ -366,12 +366,16 @@ void mbx_conn_feed_waiting(struct mbx *m)
 	}
 }
 
+/*
+ * An agent that asks faster than it reads is not asked for more; what then
+ * still overflows (notifications) cuts it off.
+ */
 static bool output_is_full(const struct mbx_conn *c)
 {
-	size_t n;
+	size_t n, max = (size_t)c->mbx->policy->limits.output_bytes / 2;
 
 	simco_srv_output(c->srv, &n);
-	return n > QUEUE_MAX;
+	return n > (max < QUEUE_MAX ? max : QUEUE_MAX);
 }
 
 void mbx_conn_flush_dirty(struct mbx *m)

@@ -215,7 +215,7 @@ static const struct conf_key limits_keys[] = {
 	LIMIT("sessions", sessions, 1, 100000, "256", "SIMCO connections"),
 	LIMIT("sessions_per_agent", sessions_per_agent, 1, 100000, "16",
 	      "SIMCO sessions of one agent"),
-	LIMIT("output_bytes", output_bytes, 65536, 1073741824, "4194304",
+	LIMIT("output_bytes", output_bytes, 262144, 1073741824, "4194304",
 	      "octets queued for an agent that reads slowly, then it is cut off"),
 	LIMIT("half_open_seconds", half_open_seconds, 1, 60, "10",
 	      "until a connection must have become a session"),
