@@ -374,10 +374,12 @@ static const struct simco_attr_row attrs[] = {
 };
 /* clang-format on */
 
+/* The table is dense: the RFC's attributes count from 1, the extensions from 0x8000. */
 const struct simco_attr_row *simco_attr_find(uint16_t attr)
 {
-	for (size_t i = 0; i < ARRAY_LEN(attrs); i++)
-		if (attrs[i].attr == attr)
-			return &attrs[i];
-	return NULL;
+	size_t i = attr < SIMCO_ATTR_EXTENSIONS
+			   ? (size_t)attr - SIMCO_ATTR_VERSION
+			   : (size_t)attr - SIMCO_ATTR_EXTENSIONS + SIMCO_ATTR_PER_PARAMS;
+
+	return i < ARRAY_LEN(attrs) && attrs[i].attr == attr ? &attrs[i] : NULL;
 }
