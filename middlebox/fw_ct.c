@@ -273,7 +273,7 @@ static uint16_t read_port(const struct nlattr *proto, uint16_t type)
 {
 	const uint8_t *p = fw_attr_data(fw_attrs_find(fw_attrs_in(proto), type), 2);
 
-	return p ? (uint16_t)(p[0] << 8 | p[1]) : 0;
+	return p ? (uint16_t)(p[0] * 256u + p[1]) : 0;
 }
 
 static bool read_tuple(const struct nlattr *a, struct tuple *t)

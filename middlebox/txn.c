@@ -255,7 +255,8 @@ void core_give(struct core *c)
 			give_one(c, i);
 		}
 	}
-	memmove(c->q + kept, c->q + n, (c->n_q - n) * sizeof(*c->q));
+	if (c->n_q > n)
+		memmove(c->q + kept, c->q + n, (c->n_q - n) * sizeof(*c->q));
 	c->n_q -= n - kept;
 	c->settled -= n - kept; /* a callback may have settled more */
 	for (struct session *s = c->sessions; s; s = s->next)
