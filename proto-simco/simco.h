@@ -2,7 +2,7 @@
  * libsimco: SIMCO 3.0 (RFC 4540) for agents and middleboxes.
  *
  * Sans-I/O: the caller moves octets and tells the time. Names and order follow
- * RFC 4540. Where the text is silent the readings of doc/ARCHITECTURE.md
+ * RFC 4540. Where the text is silent the readings of ARCHITECTURE.md
  * ("Readings of RFC 4540") apply.
  */
 #ifndef SIMCO_H
