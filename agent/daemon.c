@@ -18,6 +18,7 @@
 struct daemon {
 	struct loop *loop;
 	struct agent *agent;
+	struct loop_timer *watchdog;
 	const char *file;
 };
 
@@ -77,6 +78,26 @@ static void on_term(void *arg)
 	agent_shutdown(d->agent, on_stopped, d);
 }
 
+static void on_watchdog(void *arg)
+{
+	struct daemon *d = arg;
+
+	notify_watchdog();
+	loop_timer_set(d->watchdog, notify_watchdog_ms() / 2);
+}
+
+/* 0 when signals and the watchdog are looked after. */
+static int watch(struct daemon *d)
+{
+	d->watchdog = loop_timer_new(d->loop, on_watchdog, d);
+	if (!d->watchdog || loop_signal(d->loop, SIGHUP, on_hup, d) ||
+	    loop_signal(d->loop, SIGTERM, on_term, d) || loop_signal(d->loop, SIGINT, on_term, d))
+		return 1;
+	if (notify_watchdog_ms())
+		loop_timer_set(d->watchdog, notify_watchdog_ms() / 2);
+	return 0;
+}
+
 static int run(const char *file)
 {
 	struct daemon d = {.file = file};
@@ -92,16 +113,14 @@ static int run(const char *file)
 		return 1;
 	}
 	d.agent = agent_new(d.loop, p);
-	if (d.agent && !loop_signal(d.loop, SIGHUP, on_hup, &d) &&
-	    !loop_signal(d.loop, SIGTERM, on_term, &d) &&
-	    !loop_signal(d.loop, SIGINT, on_term, &d)) {
+	status = d.agent ? watch(&d) : 1;
+	if (!status) {
 		log_info("agent: %s %s with %s", d.agent->policy->identity, PACKAGE_VERSION, file);
 		notify_ready("running");
 		loop_run(d.loop);
 		log_info("agent: stopped");
-	} else {
-		status = 1;
 	}
+	loop_timer_free(d.watchdog);
 	agent_free(d.agent);
 	loop_free(d.loop);
 	return status;
