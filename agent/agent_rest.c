@@ -52,6 +52,13 @@ static void not_found(const struct rest_request *req, struct rest_reply *rep, co
 	rest_problem(rep, 404, "Not Found", "no %s \"%s\"", what, req->id);
 }
 
+static void ended(const struct rest_request *req, struct rest_reply *rep)
+{
+	jsonw_object(&rep->json, NULL);
+	jsonw_str(&rep->json, "ended", req->id);
+	jsonw_object_end(&rep->json);
+}
+
 static void get_sessions(const struct rest_request *req, struct rest_reply *rep, void *arg)
 {
 	struct agent *a = arg;
@@ -80,7 +87,7 @@ static void delete_session(const struct rest_request *req, struct rest_reply *re
 	struct agent *a = arg;
 
 	if (rtsp_rest_end(a->rtsp, req->id))
-		rep->status = 204;
+		ended(req, rep);
 	else
 		not_found(req, rep, "session");
 }
@@ -105,7 +112,7 @@ static void delete_binding(const struct rest_request *req, struct rest_reply *re
 	struct agent *a = arg;
 
 	if (bindings_rest_end(a->bindings, req->id))
-		rep->status = 204;
+		ended(req, rep);
 	else
 		not_found(req, rep, "binding");
 }
