@@ -25,9 +25,6 @@
 #include "common/log.h"
 #include "middlebox/fw_nft.h"
 
-#define TABLE_F_OWNER 0x2u
-#define TABLE_F_PERSIST 0x4u /* newer than Debian 12's headers (kernel 6.9) */
-
 #define SET_SIZE_MIN 4096u
 #define WILD_SIZE_MAX 65536u
 
@@ -120,7 +117,7 @@ static void put_wanted_chain(const struct chain *c, void *arg)
 }
 
 /* Above what is asked for and never a reason to resize: a full set aborts a batch. */
-static uint32_t set_size(const struct fw_nft *f, const struct fw_set *s)
+uint32_t fw_layout_set_size(const struct fw_nft *f, const struct fw_set *s)
 {
 	uint32_t size = SET_SIZE_MIN;
 
@@ -147,7 +144,7 @@ static void fill_set(struct fw_nft *f, const struct fw_set *s, struct nftnl_set 
 	nftnl_set_set_u32(n, NFTNL_SET_FLAGS, flags);
 	nftnl_set_set_u32(n, NFTNL_SET_KEY_TYPE, s->key_type);
 	nftnl_set_set_u32(n, NFTNL_SET_KEY_LEN, s->key_len);
-	nftnl_set_set_u32(n, NFTNL_SET_DESC_SIZE, set_size(f, s));
+	nftnl_set_set_u32(n, NFTNL_SET_DESC_SIZE, fw_layout_set_size(f, s));
 	nftnl_set_set_data(n, NFTNL_SET_DESC_CONCAT, s->field_len, s->fields);
 	if (s->map) {
 		nftnl_set_set_u32(n, NFTNL_SET_DATA_TYPE, 7u << 6 | 13u); /* address . port */
@@ -186,7 +183,7 @@ void fw_layout_wild(struct fw_nft *f, struct fw_set *s)
 	f->n_rules = 0;
 }
 
-static size_t layout_comment(const struct fw_nft *f, char *text, size_t size)
+size_t fw_layout_comment(const struct fw_nft *f, char *text, size_t size)
 {
 	static const char *const nat[] = {"none", "napt", "twice"};
 	int n = snprintf(text, size, "sluice layout %d nat=%s counters=%d", FW_LAYOUT_VERSION,
@@ -210,9 +207,9 @@ static void put_table(struct fw_nft *f, int type, bool comment)
 	nftnl_table_set_str(n, NFTNL_TABLE_NAME, f->cfg->table);
 	nftnl_table_set_u32(n, NFTNL_TABLE_FAMILY, NFPROTO_INET);
 	if (f->owned && type == NFT_MSG_NEWTABLE)
-		nftnl_table_set_u32(n, NFTNL_TABLE_FLAGS, TABLE_F_OWNER | TABLE_F_PERSIST);
+		nftnl_table_set_u32(n, NFTNL_TABLE_FLAGS, FW_TABLE_F_OWNER | FW_TABLE_F_PERSIST);
 	if (comment) {
-		len = layout_comment(f, (char *)udata + 2, sizeof(udata) - 2);
+		len = fw_layout_comment(f, (char *)udata + 2, sizeof(udata) - 2);
 		udata[1] = (uint8_t)len;
 		nftnl_table_set_data(n, NFTNL_TABLE_USERDATA, udata, (uint32_t)(2 + len));
 	}
@@ -236,206 +233,6 @@ static void put_delete(struct fw_nft *f, int type, const char *chain)
 	if (chain)
 		mnl_attr_put_strz(h, NFTA_CHAIN_NAME, chain);
 	fw_batch_add(&f->batch, h->nlmsg_len);
-}
-
-static struct nlmsghdr *question(void *mem, int type)
-{
-	struct nlmsghdr *h = mnl_nlmsg_put_header(mem);
-	struct nfgenmsg *g = mnl_nlmsg_put_extra_header(h, sizeof(*g));
-
-	h->nlmsg_type = (uint16_t)(NFNL_SUBSYS_NFTABLES << 8 | type);
-	h->nlmsg_flags = NLM_F_REQUEST;
-	g->nfgen_family = NFPROTO_INET;
-	return h;
-}
-
-struct look {
-	struct fw_nft *f;
-	struct fw_table_info *info;
-	bool too_small;
-	char chains[32][32];
-	size_t n_chains;
-};
-
-static uint32_t be32_of(const struct nlattr *a)
-{
-	const void *p = fw_attr_data(a, 4);
-	uint32_t v = 0;
-
-	if (p)
-		memcpy(&v, p, 4);
-	return ntohl(v);
-}
-
-static void on_table(const struct nlmsghdr *h, void *arg)
-{
-	struct look *l = arg;
-	uint8_t want[2 + 100] = {NFTNL_UDATA_TABLE_COMMENT};
-	size_t len = layout_comment(l->f, (char *)want + 2, sizeof(want) - 2);
-	uint32_t flags = be32_of(fw_attrs_find(fw_attrs_of(h), NFTA_TABLE_FLAGS));
-	const void *udata =
-		fw_attr_data(fw_attrs_find(fw_attrs_of(h), NFTA_TABLE_USERDATA), 2 + len);
-
-	want[1] = (uint8_t)len;
-	l->info->exists = true;
-	l->info->has_owner = (flags & TABLE_F_OWNER) != 0;
-	l->info->orphan =
-		(flags & (TABLE_F_OWNER | TABLE_F_PERSIST)) == (TABLE_F_OWNER | TABLE_F_PERSIST) &&
-		!fw_attrs_find(fw_attrs_of(h), NFTA_TABLE_OWNER);
-	l->info->mine = be32_of(fw_attrs_find(fw_attrs_of(h), NFTA_TABLE_OWNER)) == l->f->nl.portid;
-	l->info->handle = fw_attr_be64(fw_attrs_find(fw_attrs_of(h), NFTA_TABLE_HANDLE));
-	l->info->same_layout = udata && memcmp(udata, want, 2 + len) == 0;
-}
-
-static bool text_is(const struct nlattr *a, const char *text)
-{
-	return fw_attr_data(a, strlen(text) + 1) && strcmp(mnl_attr_get_str(a), text) == 0;
-}
-
-static void on_chain(const struct nlmsghdr *h, void *arg)
-{
-	struct look *l = arg;
-	const struct nlattr *name = fw_attrs_find(fw_attrs_of(h), NFTA_CHAIN_NAME);
-
-	if (!text_is(fw_attrs_find(fw_attrs_of(h), NFTA_CHAIN_TABLE), l->f->cfg->table) || !name ||
-	    l->n_chains == ARRAY_LEN(l->chains))
-		return;
-	snprintf(l->chains[l->n_chains++], sizeof(l->chains[0]), "%s", mnl_attr_get_str(name));
-}
-
-static void each_set(struct fw_nft *f, void (*fn)(struct fw_set *s, void *arg), void *arg)
-{
-	for (size_t i = 0; i < FW_FIXED_SETS; i++)
-		fn(&f->fixed[i], arg);
-	for (unsigned v = 0; v < 2; v++) {
-		for (unsigned i = 1; i < FW_SHAPES - 1; i++)
-			fn(&f->shapes[v][i], arg);
-		for (unsigned i = 0; i < FW_LAYERS; i++)
-			fn(&f->layers[v][i], arg);
-	}
-}
-
-struct found_set {
-	struct look *l;
-	const struct nlattr *name;
-	uint32_t size;
-};
-
-static void match_set(struct fw_set *s, void *arg)
-{
-	struct found_set *x = arg;
-
-	if (!text_is(x->name, s->name))
-		return;
-	s->state = FW_SET_PRESENT;
-	x->l->too_small |= x->size < set_size(x->l->f, s);
-}
-
-static void on_set(const struct nlmsghdr *h, void *arg)
-{
-	struct look *l = arg;
-	const struct nlattr *desc = fw_attrs_find(fw_attrs_of(h), NFTA_SET_DESC);
-	struct found_set x = {.l = l, .name = fw_attrs_find(fw_attrs_of(h), NFTA_SET_NAME)};
-
-	if (!text_is(fw_attrs_find(fw_attrs_of(h), NFTA_SET_TABLE), l->f->cfg->table) || !x.name)
-		return;
-	if (desc)
-		x.size = be32_of(fw_attrs_find(fw_attrs_in(desc), NFTA_SET_DESC_SIZE));
-	each_set(l->f, match_set, &x);
-}
-
-static void set_absent(struct fw_set *s, void *arg ATTR_UNUSED)
-{
-	s->state = FW_SET_ABSENT;
-}
-
-/* Fills l->info. 0 or a negative errno, -ENOENT where there is no such table. */
-static int look_table(struct fw_nft *f, struct look *l)
-{
-	uint8_t mem[256] __attribute__((aligned(8)));
-	struct nlmsghdr *h = question(mem, NFT_MSG_GETTABLE);
-
-	memset(l->info, 0, sizeof(*l->info));
-	mnl_attr_put_strz(h, NFTA_TABLE_NAME, f->cfg->table);
-	return fw_nl_ask(&f->nl, h, on_table, l);
-}
-
-/* Fills l->info, the chains, and every set's state from the kernel. */
-static int look(struct fw_nft *f, struct look *l)
-{
-	uint8_t mem[256] __attribute__((aligned(8)));
-	struct nlmsghdr *h;
-	int err;
-
-	each_set(f, set_absent, NULL);
-	err = look_table(f, l);
-	if (err == -ENOENT)
-		return 0;
-	if (!err) {
-		h = question(mem, NFT_MSG_GETCHAIN);
-		err = fw_nl_dump(&f->nl, h, on_chain, l);
-	}
-	if (!err || err == -EINTR) {
-		h = question(mem, NFT_MSG_GETSET);
-		mnl_attr_put_strz(h, NFTA_SET_TABLE, f->cfg->table);
-		err = fw_nl_dump(&f->nl, h, on_set, l);
-	}
-	if (l->too_small)
-		l->info->same_layout = false;
-	return err == -EINTR ? 0 : err;
-}
-
-int fw_layout_look(struct fw_nft *f, struct fw_table_info *out)
-{
-	struct look l = {.f = f, .info = out};
-	int err = look_table(f, &l);
-
-	if (err == -ENOENT)
-		return 0;
-	if (err)
-		log_err("fw: reading table %s: %s", f->cfg->table, strerror(-err));
-	return err ? (err == -EPERM ? ERR_PERM : ERR_KERNEL) : 0;
-}
-
-static void on_rule(const struct nlmsghdr *h ATTR_UNUSED, void *arg)
-{
-	++*(size_t *)arg;
-}
-
-/* Rules of the table; SIZE_MAX when they could not be counted. */
-static size_t count_rules(struct fw_nft *f)
-{
-	uint8_t mem[256] __attribute__((aligned(8)));
-	size_t n;
-	int err;
-
-	for (unsigned tries = 0; tries < 3; tries++) {
-		struct nlmsghdr *h = question(mem, NFT_MSG_GETRULE);
-
-		n = 0;
-		mnl_attr_put_strz(h, NFTA_RULE_TABLE, f->cfg->table);
-		err = fw_nl_dump(&f->nl, h, on_rule, &n);
-		if (err != -EINTR)
-			return err ? SIZE_MAX : n;
-	}
-	return SIZE_MAX;
-}
-
-bool fw_layout_intact(struct fw_nft *f)
-{
-	struct fw_table_info info;
-	struct look l = {.f = f, .info = &info};
-	int err = look_table(f, &l);
-	size_t n;
-
-	if (err)
-		return err != -ENOENT;
-	if (info.handle != f->handle)
-		return false;
-	n = count_rules(f);
-	if (f->n_rules == 0 && n != SIZE_MAX)
-		f->n_rules = n; /* a wildcard set was added since we last counted */
-	return n == SIZE_MAX || n >= f->n_rules;
 }
 
 struct wanted {
@@ -486,7 +283,7 @@ static void settle(struct fw_set *s, void *arg)
 
 void fw_layout_settle(struct fw_nft *f, bool done)
 {
-	each_set(f, settle, &done);
+	fw_sets_each(f, settle, &done);
 }
 
 static int send_batch(struct fw_nft *f, const char *what)
@@ -515,13 +312,11 @@ static void present_wild(struct fw_set *s, void *arg)
 int fw_layout_install(struct fw_nft *f, bool adopt)
 {
 	struct fw_table_info info;
-	struct look l = {.f = f, .info = &info};
-	int err = look(f, &l);
+	struct fw_chain_names chains;
+	int err = fw_layout_look_all(f, &info, &chains);
 
-	if (err) {
-		log_err("fw: reading table %s: %s", f->cfg->table, strerror(-err));
-		return err == -EPERM ? ERR_PERM : ERR_KERNEL;
-	}
+	if (err)
+		return err;
 	if (adopt && info.exists && !info.same_layout)
 		log_warn("fw: table inet %s has another layout: created anew", f->cfg->table);
 	adopt = adopt && info.same_layout;
@@ -531,13 +326,13 @@ int fw_layout_install(struct fw_nft *f, bool adopt)
 	fw_batch_begin(&f->batch);
 	if (info.exists && !adopt) {
 		put_table(f, NFT_MSG_DELTABLE, false);
-		each_set(f, set_absent, NULL);
+		fw_sets_each(f, fw_set_absent, NULL);
 	}
 	put_table(f, NFT_MSG_NEWTABLE, !adopt);
 	if (adopt)
 		put_delete(f, NFT_MSG_DELRULE, NULL);
-	for (size_t i = 0; adopt && i < l.n_chains; i++) {
-		struct wanted w = {.name = l.chains[i]};
+	for (size_t i = 0; adopt && i < chains.n; i++) {
+		struct wanted w = {.name = chains.name[i]};
 
 		each_chain(f, is_wanted, &w);
 		if (!w.yes)
@@ -546,15 +341,12 @@ int fw_layout_install(struct fw_nft *f, bool adopt)
 	put_fixed_sets(f);
 	each_chain(f, put_wanted_chain, f);
 	fw_rules_put(f);
-	each_set(f, present_wild, f);
+	fw_sets_each(f, present_wild, f);
 	err = send_batch(f, "installing");
 	if (err)
 		return err;
-	if (look_table(f, &l))
-		return ERR_KERNEL;
-	f->handle = info.handle;
-	f->n_rules = count_rules(f);
-	return fw_range_load(f);
+	err = fw_layout_remember(f);
+	return err ? err : fw_range_load(f);
 }
 
 int fw_layout_remove(struct fw_nft *f)
@@ -568,6 +360,6 @@ int fw_layout_remove(struct fw_nft *f)
 	put_table(f, NFT_MSG_DELTABLE, false);
 	err = send_batch(f, "removing");
 	if (!err)
-		each_set(f, set_absent, NULL);
+		fw_sets_each(f, fw_set_absent, NULL);
 	return err;
 }

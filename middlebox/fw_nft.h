@@ -119,6 +119,8 @@ unsigned fw_probe(struct fw_nl *nl, const struct fw_config *cfg);
 
 /* fw_set.c: descriptions, templates and keys of sets. */
 void fw_sets_init(struct fw_nft *f);
+void fw_sets_each(struct fw_nft *f, void (*fn)(struct fw_set *s, void *arg), void *arg);
+void fw_set_absent(struct fw_set *s, void *arg); /* for fw_sets_each() */
 /* Elements of one match or binding in elems[FW_OP_ELEMS]; see fw_set.c. Number, or ERR_*. */
 int fw_match_elems(struct fw_nft *f, const struct fw_match *m, struct fw_elem *elems);
 int fw_binding_elems(struct fw_nft *f, const struct fw_binding *b, struct fw_elem *elems);
@@ -148,23 +150,40 @@ int fw_range_load(struct fw_nft *f);
 void fw_layout_wild(struct fw_nft *f, struct fw_set *s);
 /* Installs everything in one batch; adopt keeps the sets. 0 or ERR_*. */
 int fw_layout_install(struct fw_nft *f, bool adopt);
-/* What the table in the kernel is. */
+int fw_layout_remove(struct fw_nft *f);
+/* Every pending set becomes present or absent, as its batch did. */
+void fw_layout_settle(struct fw_nft *f, bool done);
+
+/* The number of elements to make a set for. */
+uint32_t fw_layout_set_size(const struct fw_nft *f, const struct fw_set *s);
+/* The table's comment, which names the layout; its length with NUL. */
+size_t fw_layout_comment(const struct fw_nft *f, char *text, size_t size);
+
+#define FW_TABLE_F_OWNER 0x2u
+#define FW_TABLE_F_PERSIST 0x4u /* newer than Debian 12's headers (kernel 6.9) */
+
+/* fw_look.c: what the kernel has. */
 struct fw_table_info {
 	bool exists, same_layout; /* same: can be adopted */
-	bool has_owner;		  /* owner and persist flags */
-	bool orphan;		  /* of these, nobody has it now */
+	bool has_owner;		  /* owner flag */
+	bool orphan;		  /* with it and persist, but nobody has it now */
 	bool mine;
 	uint64_t handle; /* another one: another table of the same name */
 };
+struct fw_chain_names {
+	char name[32][32];
+	size_t n;
+};
 int fw_layout_look(struct fw_nft *f, struct fw_table_info *out);
+/* Also the chains, and every set's state. */
+int fw_layout_look_all(struct fw_nft *f, struct fw_table_info *out, struct fw_chain_names *chains);
+/* Notes what was installed, for fw_layout_intact(). */
+int fw_layout_remember(struct fw_nft *f);
 /*
  * False when the table is gone, is another one, or lacks rules. A set that somebody flushes
  * stays unnoticed here; the audit finds it.
  */
 bool fw_layout_intact(struct fw_nft *f);
-int fw_layout_remove(struct fw_nft *f);
-/* Every pending set becomes present or absent, as its batch did. */
-void fw_layout_settle(struct fw_nft *f, bool done);
 
 /* fw_rules.c: the content of the chains. */
 void fw_rules_put(struct fw_nft *f);

@@ -169,6 +169,23 @@ void fw_sets_init(struct fw_nft *f)
 	}
 }
 
+void fw_sets_each(struct fw_nft *f, void (*fn)(struct fw_set *s, void *arg), void *arg)
+{
+	for (size_t i = 0; i < FW_FIXED_SETS; i++)
+		fn(&f->fixed[i], arg);
+	for (unsigned v = 0; v < 2; v++) {
+		for (unsigned i = 1; i < FW_SHAPES - 1; i++)
+			fn(&f->shapes[v][i], arg);
+		for (unsigned i = 0; i < FW_LAYERS; i++)
+			fn(&f->layers[v][i], arg);
+	}
+}
+
+void fw_set_absent(struct fw_set *s, void *arg ATTR_UNUSED)
+{
+	s->state = FW_SET_ABSENT;
+}
+
 /* Writes an address and a port behind one another, each padded to 4 octets; the end. */
 static uint8_t *pack_port(uint8_t *p, uint16_t port)
 {

@@ -14,6 +14,7 @@ import time
 
 TOP = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 BUILD = os.environ.get("BUILDDIR", os.path.join(TOP, "build"))
+PREFIX = os.environ.get("SLUICE_PREFIX") or f"sl-{os.getpid()}-"
 TOOL = os.path.join(BUILD, "tests", "netns", "fw", "fwtool")
 
 DESTROY, UPDATE, BATCH_ACK, OWNER, TPROXY = 1, 2, 4, 8, 16
@@ -40,7 +41,7 @@ def end(addr, port):
 class Namespace:
     def __init__(self, name):
         _serial[0] += 1
-        self.name = f"sl-fw-{os.getpid()}-{_serial[0]}{name}"
+        self.name = f"{PREFIX}fw{_serial[0]}{name}"
         sh("ip", "netns", "add", self.name)
         self.sockets = []
         self.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0",
@@ -159,6 +160,7 @@ class Tool:
         self.p = subprocess.Popen(["ip", "netns", "exec", ns.name, TOOL, *map(str, options)],
                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                   stderr=subprocess.DEVNULL, text=True, bufsize=1)
+        self.code = 0
         self.ready = self._answer()
 
     def _answer(self):
@@ -210,12 +212,16 @@ class Tool:
         self.p.wait()
 
     def close(self):
+        if self.p.stdout.closed:
+            return
         if self.p.poll() is None:
             self.p.stdin.close()
             try:
                 self.p.wait(5)
             except subprocess.TimeoutExpired:
                 self.kill()
+            # 0, or a sanitizer spoke
+            self.code = self.p.returncode
         self.p.stdout.close()
 
 
@@ -292,11 +298,11 @@ class Lab:
                     "add rule ip site post oifname out masquerade")
 
     def check(self):
-        if self.aborts_expected:
-            return
         for t in self.tools:
-            if t.p.poll() is None:
+            if t.p.poll() is None and not self.aborts_expected:
                 assert t.stat("aborts") == 0, t.do("stats")
+            t.close()
+            assert t.code == 0
 
     def close(self):
         for t in self.tools:

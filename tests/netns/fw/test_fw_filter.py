@@ -195,6 +195,7 @@ class Stream(threading.Thread):
         return set(range(self.sent)) - got
 
 
+@pytest.mark.san
 @pytest.mark.parametrize("off", [0, 8, 31])
 def test_adopt_after_kill(lab, off):
     t = lab.tool("--force-off", off)
@@ -285,6 +286,7 @@ def test_an_owned_table_cannot_be_flushed(lab):
     assert dropped(lab.client.udp(CLIENT, 5001), (SERVER, 6000), s)
 
 
+@pytest.mark.san
 @pytest.mark.parametrize("off", [0, 1, 2, 3, 4, 8, 16, 31])
 def test_each_feature_forced_off(lab, off):
     t = lab.tool("--force-off", off, "--counters", 1)
@@ -311,6 +313,7 @@ def test_each_feature_forced_off(lab, off):
     assert dropped(c, (SERVER, 6000), s)
 
 
+@pytest.mark.san
 def test_a_refused_transaction_takes_no_other_with_it(lab):
     lab.aborts_expected = True
     t = lab.tool("--force-off", 8)
@@ -329,6 +332,7 @@ def test_a_refused_transaction_takes_no_other_with_it(lab):
     t.good(f"audit udp {end(SERVER, 6000)} {end(CLIENT, 5002)}")
 
 
+@pytest.mark.san
 def test_many_in_one_commit(lab):
     t = lab.tool("--max", 200000)
     n = 5000
@@ -343,6 +347,7 @@ def test_many_in_one_commit(lab):
     assert t.stat("batches") >= 2 * n // 512
 
 
+@pytest.mark.san
 def test_foreign_drops_are_named(lab):
     lab.fw.nft("add table inet site; add chain inet site fw "
                "{ type filter hook forward priority 5; policy drop; }")

@@ -7,6 +7,7 @@ from fwlab import (A1, A2, CLIENT, FORGET, INPUT_DROP, NEIGHBOUR, POOL_GUARD, SE
 A0, POOL, A3 = (CLIENT, 5000), (A2, 20000), (SERVER, 6000)
 
 
+@pytest.mark.san
 def test_both_directions(lab):
     t = lab.napt()
     c, s = lab.client.udp(*A0), lab.server.udp(*A3)
@@ -52,6 +53,7 @@ def test_two_remotes_on_one_outside_port(lab):
     passes(s2, POOL, c)
 
 
+@pytest.mark.san
 @pytest.mark.parametrize("off", [0, 1, 2, 3, 31])
 def test_binding_refreshed_and_moved(lab, off):
     t = lab.napt("--force-off", off)
@@ -260,6 +262,7 @@ def test_adopted_bindings_go_on(lab):
     assert dropped(s, POOL, c)
 
 
+@pytest.mark.san
 def test_twice_nat(lab):
     t = lab.tool("--nat", "twice", "--pool", f"{A2},16384-32767", "--inside", "in",
                  "--outside", "out")
@@ -312,6 +315,7 @@ def test_mark_mode_needs_conntrack_deletes(lab):
     assert not mark_mode(lab, FORGET)
 
 
+@pytest.mark.san
 def test_mark_mode_permits_and_strangers(lab):
     marked_site(lab)
     t = lab.napt("--mode", "mark", "--permit", f"{CLIENT},any,tcp,554",

@@ -4,6 +4,7 @@ import pytest
 from fwlab import (A2, CLIENT, NEIGHBOUR, SERVER, SERVER2, SERVER6, CLIENT6, dropped, end, passes,
                    recv, refused)
 
+pytestmark = pytest.mark.san
 
 @pytest.mark.parametrize("dst,good,bad", [
     ("any:any", [(SERVER, 6000), (SERVER2, 6001)], []),
