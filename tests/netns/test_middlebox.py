@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
 import threading
 import time
@@ -346,7 +347,7 @@ def test_reload(box, directory):
 
 
 def test_garbage_hurts_nobody(box):
-    b = box()
+    b = box(limits={"half_open_seconds": 1})
     c = b.session()
     for octets in (b"\0" * 100, b"GET / HTTP/1.1\r\n\r\n", os.urandom(300), b"\x01\x12\xff\xff"):
         bad = b.connect()
@@ -379,3 +380,96 @@ def test_check_names_every_error(line, directory):
     assert run("-c", bad).returncode == 1 and run("--nonsense").returncode == 1
     assert json.loads(run("--schema").stdout)["title"]
     assert run("--version").stdout.startswith("sluice-middlebox ")
+
+
+class Authority:
+    """A certificate authority in `directory`, made with openssl(1)."""
+
+    def __init__(self, directory, name="ca"):
+        self.base = os.path.join(directory, name)
+        self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                      "-nodes", "-days", "2", "-subj", f"/CN={name}", "-keyout",
+                      self.base + ".key", "-out", self.base + ".pem")
+
+    @staticmethod
+    def _openssl(*argv):
+        subprocess.run(["openssl", *argv], check=True, capture_output=True)
+
+    def issue(self, name):
+        """Certificate and key of a host; their files."""
+        at = f"{self.base}-{name}"
+        self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                      "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}",
+                      "-keyout", at + ".key", "-out", at + ".csr")
+        self._openssl("x509", "-req", "-in", at + ".csr", "-CA", self.base + ".pem", "-CAkey",
+                      self.base + ".key", "-CAcreateserial", "-days", "2", "-copy_extensions",
+                      "copy", "-out", at + ".pem")
+        return at + ".pem", at + ".key"
+
+
+@pytest.mark.san
+def test_tls(box, directory):
+    """Mutual TLS names the agent; a wrong name, a wrong authority, no TLS are each refused."""
+    ca, other = Authority(directory), Authority(directory, "other")
+    certificate, key = ca.issue("edge.example")
+    agents = middlebox_policy(topo.Line, directory)["agents"]
+    agents["agent-1"]["certificate"] = "agent-1.example"
+    b = box(agents=agents, simco={
+        "listen": [topo.INSIDE + ":7626", "127.0.0.1:7626"],
+        "tls": {"certificate": certificate, "key": key, "ca": ca.base + ".pem"}})
+
+    def tls(issued, version=None):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(ca.base + ".pem")
+        context.load_cert_chain(*issued)
+        if version:
+            context.minimum_version = context.maximum_version = version
+        sock = b.net.agent.connect(topo.INSIDE, simco.PORT)
+        sock = context.wrap_socket(sock, server_hostname="edge.example")
+        b.cleanup(sock.close)
+        return Simco(sock)
+
+    mine = ca.issue("agent-1.example")
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        c = tls(mine, version).establish()
+        pid = c.per(CLIENT, SERVER).pid
+        assert c.plc(pid, 0).type == simco.PRD_REP
+    assert [s["tls"] for s in b.rest.items("sessions")] == [True, True]
+    with pytest.raises(Refused) as refused:
+        tls(ca.issue("agent-2.example")).establish()
+    assert refused.value.type == 0x0324
+    with pytest.raises((simco.Closed, ssl.SSLError, ConnectionError)):
+        tls(other.issue("agent-1.example")).establish()
+    with pytest.raises(Refused) as refused:
+        b.session()
+    assert refused.value.type == 0x0326
+    with b.net.fw.enter():
+        plain = simco.dial("127.0.0.1")
+    b.cleanup(plain.close)
+    with pytest.raises(Refused) as refused:  # plain TCP proves no certificate
+        Simco(plain).establish()
+    assert refused.value.type == 0x0324
+    assert c.prl() == []
+
+
+def test_handshakes_delay_nobody(box, directory):
+    """Forty TLS handshakes at once, and connections that never finish one."""
+    ca = Authority(directory)
+    certificate, key = ca.issue("edge.example")
+    agents = middlebox_policy(topo.Line, directory)["agents"]
+    b = box(agents=agents, simco={
+        "listen": [topo.INSIDE + ":7626"], "plain": True,
+        "tls": {"certificate": certificate, "key": key, "ca": ca.base + ".pem"}},
+        limits={"half_open_seconds": 2})
+    c = b.session()
+    stuck = [b.connect() for _ in range(40)]
+    for s in stuck:
+        s.raw(b"\x16\x03\x01\x02\x00\x01")
+    began = time.monotonic()
+    for _ in range(100):
+        c.prl()
+    assert time.monotonic() - began < 1.0 * PATIENCE
+    for s in stuck:
+        with pytest.raises(simco.Closed):
+            s.receive()
+    b.session()
