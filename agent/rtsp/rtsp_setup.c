@@ -110,12 +110,20 @@ static int read_wish(struct rtsp_txn *t, const struct rtsp_msg *m, struct wish *
 	return ERR_UNSUPPORTED;
 }
 
+static struct rtsp_session *known_session(const struct rtsp_txn *t)
+{
+	if (t->session_id == NULL)
+		return NULL;
+	return rtsp_session_find(t->c->e, &t->u->route.server, &t->c->peer.addr,
+				 span_str(t->session_id));
+}
+
+/* A SETUP without a session that we know may become one, and counts as such from now on. */
 static int check_quota(struct rtsp_txn *t)
 {
 	struct rtsp_engine *e = t->c->e;
 
-	if (t->session_id != NULL && rtsp_session_find(e, &t->u->route.server, &t->c->peer.addr,
-						       span_str(t->session_id)) != NULL)
+	if (known_session(t) != NULL)
 		return 0;
 	if (e->n_sessions + e->n_promised >= e->limits.sessions) {
 		rtsp_reply_status(t, 453, CAUSE_QUOTA, "too many sessions");
@@ -150,7 +158,7 @@ static struct binding *reserve(struct rtsp_txn *t, const struct wish *w, struct 
 	if (t->serial != 0)
 		snprintf(flow.id, sizeof(flow.id), "r%" PRIu64, t->serial);
 	else
-		snprintf(flow.id, sizeof(flow.id), "%s", t->c->name);
+		snprintf(flow.id, sizeof(flow.id), "%s", known_session(t)->name);
 	return e->io->bind(e->arg, &flow, client, &t->u->route.server.addr, rtsp_stream_bind_event,
 			   t->stream, f);
 }
