@@ -418,6 +418,7 @@ struct core_stats core_stats(const struct core *c)
 	s.reserved = c->t.n_kind[RULE_RESERVED];
 	s.enabled = c->t.n_kind[RULE_ENABLED];
 	s.disabled = c->t.n_kind[RULE_DISABLED];
+	s.elements = c->t.n_elements;
 	s.bindings = c->nat.n_bindings;
 	return s;
 }

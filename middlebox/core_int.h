@@ -45,7 +45,7 @@ struct request {
 	bool done; /* the kernel has it; the reply may go */
 	bool failed;
 	bool held;	/* waits for the sweep of a disable rule */
-	bool restoring; /* refused, it ends the rule */
+	bool restoring; /* refused, the rule expires at once */
 	uint32_t txn;	/* in the batch; RULE_NONE: no operations */
 	uint32_t slot;
 	uint32_t sweep; /* PID of the disable rule that causes it, 0: none */

@@ -155,7 +155,8 @@ static int reopen(struct core *c, struct rule *r, uint64_t now_ms)
 
 	if (!q)
 		return ERR_NOMEM;
-	q->act = ACT_OPEN; /* refused: it is gone, and the log says so */
+	q->act = ACT_OPEN;
+	q->restoring = true;
 	q->slot = rule_slot(&c->t, r);
 	rule_restore_ops(c, q, r, now_ms);
 	return 0;
@@ -245,8 +246,6 @@ bool core_restore(struct core *c, uint64_t now_ms)
 			core_flush(c, now_ms);
 		if (reopen(c, r, now_ms) != 0)
 			break;
-		c->q[c->n_q - 1].event_to_all = true;
-		c->q[c->n_q - 1].restoring = true;
 		n++;
 	}
 	core_flush(c, now_ms);

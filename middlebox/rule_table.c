@@ -423,6 +423,11 @@ static uint32_t *disabled_head(struct rule_table *t, const struct rule *r)
 	return &t->disabled_wild;
 }
 
+static unsigned element_count(const struct rule *r)
+{
+	return rule_pairs(r) * (r->direction == SIMCO_BIDIRECTIONAL ? 2 : 1);
+}
+
 void rule_link_tuples(struct rule_table *t, struct rule *r)
 {
 	struct fw_match m;
@@ -435,6 +440,7 @@ void rule_link_tuples(struct rule_table *t, struct rule *r)
 	rule_match(r, SIMCO_OUTBOUND, 0, &m);
 	r->twin_hash = twin_hash(t, &m, rule_pairs(r) > 1);
 	t->n_ranged += rule_pairs(r) > 1;
+	t->n_elements += element_count(r);
 	chain_push(t, &t->by_twin[r->twin_hash & t->mask], r, LINK(twins));
 	chain_push(t, end_head(t, SIMCO_INTERNAL, &r->t[SIMCO_INTERNAL]), r, LINK(internal));
 	chain_push(t, end_head(t, SIMCO_EXTERNAL, &r->t[SIMCO_EXTERNAL]), r, LINK(external));
@@ -448,6 +454,7 @@ void rule_unlink_tuples(struct rule_table *t, struct rule *r)
 		return;
 	}
 	t->n_ranged -= rule_pairs(r) > 1;
+	t->n_elements -= element_count(r);
 	chain_remove(t, &t->by_twin[r->twin_hash & t->mask], r, LINK(twins));
 	chain_remove(t, end_head(t, SIMCO_INTERNAL, &r->t[SIMCO_INTERNAL]), r, LINK(internal));
 	chain_remove(t, end_head(t, SIMCO_EXTERNAL, &r->t[SIMCO_EXTERNAL]), r, LINK(external));

@@ -23,6 +23,7 @@ struct rule_table {
 	struct {
 		uint32_t head, rules, pairs;
 	} owner[LEDGER_OWNERS];
+	uint64_t n_elements; /* what rules hold, twins counted twice */
 	uint32_t n_rules, n_kind[4], n_ranged;
 };
 

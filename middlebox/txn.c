@@ -111,8 +111,11 @@ static void undo(struct core *c, struct request *q, struct rule *r, uint64_t now
 	c->stats.refused++;
 	switch (q->act) {
 	case ACT_OPEN:
-		if (q->restoring)
-			reply_event(q, r, 0);
+		if (q->restoring) { /* some of it may be there: end it in order */
+			r->expires_ms = now_ms;
+			rule_moved(&c->t, r);
+			break;
+		}
 		forget_until(c, r);
 		rule_drop(c, r);
 		break;

@@ -1,0 +1,409 @@
+/*
+ * The core as a whole: random requests in every NAT mode with all invariants
+ * checked, crashes at every operation of a commit, capabilities, REST.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "tests/unit/core_kit.h"
+
+static const enum fw_nat_mode modes[] = {FW_NAT_NONE, FW_NAT_NAPT, FW_NAT_TWICE};
+
+static char file[64], copy[64];
+
+static void quiet(enum log_level level, const char *line, void *arg)
+{
+	(void)level;
+	(void)line;
+	(void)arg;
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	log_set_sink(quiet, NULL);
+	snprintf(file, sizeof(file), "/tmp/sluice-core-%ld", (long)getpid());
+	snprintf(copy, sizeof(copy), "/tmp/sluice-core-%ld-copy", (long)getpid());
+	unlink(file);
+	unlink(copy);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	unlink(file);
+	unlink(copy);
+	return 0;
+}
+
+static void test_random(void **state)
+{
+	unsigned steps = getenv("SLUICE_LONG") ? 400000 : 12000;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
+		struct kit_input in = kit_random(i + 1);
+		struct kit k;
+
+		kit_open(&k, modes[i], file);
+		for (unsigned n = 0; n < steps; n++) {
+			kit_step(&k, &in);
+			if (n % 64 == 0)
+				kit_check(&k);
+		}
+		assert_true(k.n_pids > steps / 16);
+		kit_check(&k);
+		kit_end_all(&k);
+		kit_close(&k);
+	}
+}
+
+/* ---- crashes ------------------------------------------------------------------ */
+
+/* What a killed process leaves behind: the ledger's octets and the kernel. */
+struct crash {
+	struct kit *k;
+	unsigned count, tried, every;
+	uint32_t highest;
+};
+
+static void copy_file(const char *from, const char *to)
+{
+	static uint8_t mem[65536];
+	int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	struct stat st;
+	ssize_t n;
+
+	assert_true(in >= 0 && out >= 0 && fstat(in, &st) == 0);
+	assert_int_equal(ftruncate(out, st.st_size), 0);
+	/* Of the names only the first are used. */
+	for (off_t at = 0; (n = pread(in, mem, sizeof(mem), at)) > 0; at += n)
+		assert_int_equal(pwrite(out, mem, (size_t)n, at), n);
+	close(in);
+	close(out);
+}
+
+static void come_back(struct crash *w)
+{
+	struct kit *k = calloc(1, sizeof(*k));
+	struct simco_msg m = {.type = SIMCO_PRR_REQ, .lifetime = 30, .prr = {1, 0, 1, 1, 17, 1}};
+
+	*k = *w->k;
+	copy_file(file, copy);
+	snprintf(k->file, sizeof(k->file), "%s", copy);
+	k->conf.ledger_file = k->file;
+	k->asked = k->answered;
+	k->fw = fw_fake_copy(w->k->fw);
+	kit_start(k);
+	kit_check(k);
+	if (kit_ask(k, 0, &m) == SIMCO_PRR_REP)
+		assert_true(k->last.pid > w->k->last_pid);
+	kit_check(k);
+	kit_end_all(k);
+	kit_close(k);
+	free(k);
+	w->tried++;
+}
+
+static void before_op(const struct fw_op *op, void *arg)
+{
+	struct crash *w = arg;
+
+	(void)op;
+	if (w->count++ % w->every == 0)
+		come_back(w);
+}
+
+static void crash_mode(enum fw_nat_mode mode, unsigned steps, unsigned every)
+{
+	struct kit_input in = kit_random(77 + mode);
+	struct crash w = {.every = every};
+	struct kit k;
+
+	kit_open(&k, mode, file);
+	w.k = &k;
+	fw_fake_on_op(k.fw, before_op, &w);
+	for (unsigned n = 0; n < steps; n++) {
+		kit_step(&k, &in);
+		if (n % 16 == 0) {
+			kit_check(&k);
+			come_back(&w);
+		}
+	}
+	assert_true(w.tried > 50);
+	fw_fake_on_op(k.fw, NULL, NULL);
+	kit_end_all(&k);
+	kit_close(&k);
+}
+
+static void test_crash_anywhere(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(modes); i++)
+		crash_mode(modes[i], getenv("SLUICE_LONG") ? 4000 : 400, 5);
+}
+
+/* Another boot: nothing of it lives, its PIDs are not used again. */
+static void test_other_boot(void **state)
+{
+	struct kit k;
+	struct simco_msg m = {.type = SIMCO_PRR_REQ, .lifetime = 30, .prr = {1, 0, 1, 1, 17, 1}};
+	uint8_t other[16] = {1};
+	uint32_t pid;
+
+	(void)state;
+	kit_open(&k, FW_NAT_NONE, file);
+	assert_int_equal(kit_ask(&k, 0, &m), SIMCO_PRR_REP);
+	pid = k.last.pid;
+	assert_true(core_ledger_usable(file, k.conf.boot_id));
+	assert_false(core_ledger_usable(file, other));
+	kit_stop(&k);
+	k.conf.boot_id[0] = 1;
+	kit_start(&k);
+	assert_int_equal(core_stats(k.core).rules, 0);
+	assert_int_equal(kit_ask(&k, 0, &m), SIMCO_PRR_REP);
+	assert_true(k.last.pid > pid);
+	kit_close(&k);
+}
+
+static void test_one_holder(void **state)
+{
+	struct kit k;
+
+	(void)state;
+	kit_open(&k, FW_NAT_NONE, file);
+	assert_null(core_new(&k.conf, k.fw, &(struct core_ops){0}, NULL, k.now));
+	kit_close(&k);
+}
+
+/* Rubbish in the ledger is left out, never followed. */
+static void test_damaged_ledger(void **state)
+{
+	struct kit_input in = kit_random(5);
+	struct kit k;
+	int fd;
+
+	(void)state;
+	for (unsigned round = 0; round < 40; round++) {
+		kit_open(&k, modes[round % 3], file);
+		for (unsigned n = 0; n < 200; n++)
+			kit_step(&k, &in);
+		kit_check(&k);
+		kit_stop(&k);
+		fd = open(file, O_RDWR);
+		for (unsigned n = 0; n < 64; n++) {
+			off_t at = 4096 + 1024 * 256 + in.next(&in) * 100 + in.next(&in);
+			uint8_t v = in.next(&in);
+
+			assert_int_equal(pwrite(fd, &v, 1, at), 1);
+		}
+		close(fd);
+		kit_start(&k);
+		core_commit(k.core, k.now);
+		kit_time(&k, 400000);
+		kit_close(&k);
+	}
+}
+
+/* ---- what is announced and shown ---------------------------------------------- */
+
+static void test_capabilities(void **state)
+{
+	struct simco_capabilities caps;
+	struct kit k;
+
+	(void)state;
+	kit_open(&k, FW_NAT_NONE, NULL);
+	caps = core_capabilities(k.core, "a");
+	assert_int_equal(caps.mb_type, SIMCO_MB_FIREWALL | SIMCO_MB_PDR);
+	assert_true(caps.internal_wildcard && caps.external_wildcard && caps.port_wildcard);
+	assert_int_equal(caps.inside_versions, 3);
+	assert_int_equal(caps.max_lifetime, 3600);
+	caps = core_capabilities(k.core, "b");
+	assert_false(caps.internal_wildcard || caps.external_wildcard || caps.port_wildcard);
+	kit_close(&k);
+	kit_open(&k, FW_NAT_NAPT, NULL);
+	caps = core_capabilities(k.core, "a");
+	assert_int_equal(caps.mb_type, 0xD1); /* the example of §4.3.3 */
+	assert_false(caps.internal_wildcard);
+	assert_true(caps.external_wildcard);
+	kit_close(&k);
+	kit_open(&k, FW_NAT_TWICE, NULL);
+	caps = core_capabilities(k.core, "a");
+	assert_int_equal(caps.mb_type, 0xD1 | SIMCO_MB_TWICE_NAT);
+	kit_close(&k);
+}
+
+static struct simco_tuple end(uint8_t a, uint8_t d, uint16_t port, uint8_t location)
+{
+	return (struct simco_tuple){.ip_version = SIMCO_IPV4,
+				    .prefix_len = 32,
+				    .protocol = 17,
+				    .location = location,
+				    .port = port,
+				    .port_range = 1,
+				    .addr = {a, 1, 0, d}};
+}
+
+static struct simco_msg per(uint8_t d, uint16_t port, uint32_t lifetime)
+{
+	struct simco_msg m = {.type = SIMCO_PER_REQ, .lifetime = lifetime, .per = {0, 3}};
+
+	m.tuple[SIMCO_INTERNAL] = end(10, d, port, SIMCO_INTERNAL);
+	m.tuple[SIMCO_EXTERNAL] = end(198, d, 6000, SIMCO_EXTERNAL);
+	return m;
+}
+
+static void test_rest(void **state)
+{
+	struct buf out;
+	struct jsonw w;
+	struct kit k;
+	struct simco_msg m = per(9, 5000, 120);
+	uint32_t pid;
+
+	(void)state;
+	kit_open(&k, FW_NAT_NAPT, NULL);
+	assert_int_equal(kit_ask(&k, 0, &m), SIMCO_PER_REP);
+	pid = k.last.pid;
+	m = (struct simco_msg){.type = SIMCO_PRR_REQ, .lifetime = 30, .prr = {1, 0, 1, 1, 17, 1}};
+	assert_int_equal(kit_ask(&k, 0, &m), SIMCO_PRR_REP);
+	buf_init(&out, 65536);
+	jsonw_init(&w, &out);
+	assert_true(core_rest_rule(k.core, pid, k.now, &w));
+	assert_false(core_rest_rule(k.core, 4711, k.now, &w));
+	assert_int_equal(buf_append(&out, "", 1), 0);
+	assert_non_null(strstr((const char *)buf_span(&out).p, "\"internal\":\"10.1.0.9:5000\""));
+	assert_non_null(strstr((const char *)buf_span(&out).p, "\"external\":\"198.1.0.9:6000\""));
+	assert_non_null(strstr((const char *)buf_span(&out).p, "\"lifetime\":120"));
+	assert_non_null(strstr((const char *)buf_span(&out).p, "\"packets\":0"));
+	buf_reset(&out);
+	jsonw_init(&w, &out);
+	jsonw_array(&w, NULL);
+	assert_int_equal(core_rest_rules(k.core, 0, 1, k.now, &w), pid);
+	assert_int_equal(core_rest_rules(k.core, pid, 10, k.now, &w), k.last.pid);
+	assert_int_equal(core_rest_rules(k.core, k.last.pid, 10, k.now, &w), 0);
+	jsonw_array_end(&w);
+	buf_fini(&out);
+	kit_close(&k);
+}
+
+static void test_activity(void **state)
+{
+	struct kit k;
+	struct simco_msg m = per(9, 5000, 120), s = {.type = SIMCO_PRS_REQ};
+	struct fw_match in = {.protocol = 17,
+			      .src = {{4, {198, 1, 0, 9}}, 32},
+			      .dst = {{4, {10, 1, 0, 9}}, 32},
+			      .sport = {6000, 6000},
+			      .dport = {5000, 5000}};
+
+	(void)state;
+	kit_open(&k, FW_NAT_NAPT, NULL);
+	assert_int_equal(kit_ask(&k, 0, &m), SIMCO_PER_REP);
+	s.pid = k.last.pid;
+	assert_true(fw_fake_traffic(k.fw, &in, 3, 300));
+	assert_int_equal(kit_ask(&k, 0, &s), SIMCO_PES_REP);
+	assert_true(k.last.has_activity);
+	assert_int_equal(k.last.activity.packets[0], 3);
+	assert_int_equal(k.last.activity.octets[0], 300);
+	assert_int_equal(k.last.activity.idle_ms[0], 0);
+	assert_true(k.last.activity.idle_ms[1] == UINT64_MAX);
+	kit_time(&k, 2000);
+	assert_int_equal(kit_ask(&k, 0, &s), SIMCO_PES_REP);
+	assert_int_equal(k.last.activity.idle_ms[0], 2000);
+	/* A session without the extension never gets it. */
+	core_session_extensions(k.core, &k.session[0], 0);
+	assert_int_equal(kit_ask(&k, 0, &s), SIMCO_PES_REP);
+	assert_false(k.last.has_activity);
+	kit_close(&k);
+}
+
+static void test_quarantine(void **state)
+{
+	struct kit k;
+	struct simco_msg m = {.type = SIMCO_PRR_REQ, .lifetime = 30, .prr = {1, 0, 1, 1, 17, 1}};
+	struct addr_port port = {{4, {192, 0, 2, 2}}, 20000};
+
+	(void)state;
+	kit_open(&k, FW_NAT_NAPT, NULL);
+	fw_fake_quarantine(k.fw, &port);
+	for (unsigned i = 0; i < 31; i++) {
+		assert_int_equal(kit_ask(&k, 2, &m), SIMCO_PRR_REP);
+		assert_int_not_equal(k.last.tuple[SIMCO_OUTSIDE].port, 20000);
+	}
+	assert_int_equal(kit_ask(&k, 2, &m), SIMCO_LACK_OF_PORTS);
+	fw_fake_quarantine(k.fw, NULL);
+	assert_int_equal(kit_ask(&k, 2, &m), SIMCO_PRR_REP);
+	assert_int_equal(k.last.tuple[SIMCO_OUTSIDE].port, 20000);
+	kit_close(&k);
+}
+
+/* A sweep over many rules goes in slices and answers when the last is gone. */
+static void test_long_sweep(void **state)
+{
+	struct kit k;
+	struct simco_msg m, d = {.type = SIMCO_PDR_REQ, .lifetime = 60, .tid = 7};
+	unsigned slices = 0;
+
+	(void)state;
+	kit_open(&k, FW_NAT_NONE, NULL);
+	kit_stop(&k);
+	k.conf.max_rules = 20000;
+	k.agents[0].max_rules = 20000;
+	kit_start(&k);
+	for (unsigned i = 0; i < 10000; i++) {
+		m = per((uint8_t)i, (uint16_t)(5000 + i), 600);
+		assert_int_equal(kit_ask(&k, 0, &m), SIMCO_PER_REP);
+	}
+	d.tuple[SIMCO_INTERNAL] = (struct simco_tuple){
+		.protocols_only = true, .ip_version = SIMCO_IPV4, .protocol = 17};
+	d.tuple[SIMCO_EXTERNAL] = d.tuple[SIMCO_INTERNAL];
+	d.tuple[SIMCO_EXTERNAL].location = SIMCO_EXTERNAL;
+	k.events = 0;
+	k.asked++;
+	core_request(k.core, &k.session[2], &d, k.now);
+	core_commit(k.core, k.now);
+	/* The agent's next request waits behind it; others do not. */
+	assert_int_not_equal(k.asked, k.answered);
+	d = (struct simco_msg){.type = SIMCO_PRL_REQ, .tid = 7};
+	k.asked++;
+	core_request(k.core, &k.session[2], &d, k.now);
+	m = per(1, 9, 60);
+	m.tuple[SIMCO_INTERNAL].protocol = m.tuple[SIMCO_EXTERNAL].protocol = 6;
+	assert_int_equal(kit_ask(&k, 1, &(struct simco_msg){.type = SIMCO_PRL_REQ}), SIMCO_PRL_REP);
+	while (core_deadline(k.core) == 0) {
+		core_tick(k.core, k.now);
+		slices++;
+	}
+	assert_int_equal(k.asked, k.answered);
+	assert_int_equal(k.last.type, SIMCO_PRL_REP);
+	assert_int_equal(fw_fake_elements(k.fw), 0);
+	assert_int_equal(core_stats(k.core).rules, 1);
+	kit_close(&k);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_random),	       cmocka_unit_test(test_crash_anywhere),
+		cmocka_unit_test(test_other_boot),     cmocka_unit_test(test_one_holder),
+		cmocka_unit_test(test_damaged_ledger), cmocka_unit_test(test_capabilities),
+		cmocka_unit_test(test_rest),	       cmocka_unit_test(test_activity),
+		cmocka_unit_test(test_quarantine),     cmocka_unit_test(test_long_sweep),
+	};
+
+	return cmocka_run_group_tests_name("core", tests, set_up, tear_down);
+}
