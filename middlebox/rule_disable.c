@@ -178,7 +178,7 @@ static void sweep_finish(struct core *c, const struct sweep *w)
 			continue;
 		q->held = false;
 		if (w->failed && q->reply.type == SIMCO_PDR_REP) {
-			q->reply = (struct simco_msg){.type = SIMCO_CONFIGURATION_FAILED};
+			q->reply.type = SIMCO_CONFIGURATION_FAILED;
 			q->event_pid = 0;
 		}
 	}
