@@ -53,13 +53,15 @@ def check_nothing_early(seen):
 
 
 def check_nothing_late(seen):
-    """No media passed the firewall after the client's TEARDOWN was answered."""
-    answered = [p.time for p in replies_to(seen["client"], "TEARDOWN")]
-    assert answered, "TEARDOWN was not answered"
-    late = [p for p in udp(seen["in"], src=topo.SERVER) if p.time > answered[0]]
-    late += [p for p in udp(seen["out"]) if p.src in (topo.CLIENT, topo.OUTSIDE)
-             and p.time > answered[0]]
-    assert not late
+    """No media passed the firewall after the client's TEARDOWN was answered.
+
+    A client that does not wait for the answer gets none: half a second then.
+    """
+    asked = [p.time for p in rtsp(seen["client"], b"TEARDOWN ")]
+    end = min([p.time for p in replies_to(seen["client"], "TEARDOWN")], default=asked[0] + 0.5)
+    late = udp(seen["in"], src=topo.SERVER)
+    late += [p for p in udp(seen["out"]) if p.src in (topo.CLIENT, topo.OUTSIDE)]
+    assert not [p for p in late if p.time > end]
 
 
 def check_no_punch_lost(seen):
@@ -87,6 +89,7 @@ def test_ffmpeg_plays_over_udp(site, captures, cleanup, directory, nat, one_host
     wait_until(lambda: server.requests("teardown") == 1, 5, "TEARDOWN at the server")
     seen = {name: c.stop() for name, c in capture.items()}
     check_nothing_early(seen)
+    check_nothing_late(seen)
     if not nat:
         check_no_punch_lost(seen)
     # Nothing but the pool address is ever seen outside a NAT.
@@ -105,7 +108,7 @@ def test_gstreamer_plays_over_udp(site, captures, cleanup, directory, nat):
     player = GstPlayer(s.net.client, URL, 4, directory + "/player.log", "user-id=ada",
                        "user-pw=secret")
     counts = player.result()
-    assert counts["video"] > 30 and counts["audio"] > 30
+    assert counts["video"] > 30 and counts["audio"] > 20
     s.wait_no_rules()
     seen = {name: c.stop() for name, c in capture.items()}
     check_nothing_early(seen)
@@ -139,7 +142,7 @@ def test_forward_proxy(site, captures, cleanup, directory, nat):
     player = GstPlayer(s.net.client, URL, 4, directory + "/player.log",
                        "proxy=http://10.1.0.1:8555")
     counts = player.result()
-    assert counts["video"] > 30 and counts["audio"] > 30
+    assert counts["video"] > 30 and counts["audio"] > 20
     s.wait_no_rules()
     seen = {name: c.stop() for name, c in capture.items()}
     check_nothing_early(seen)

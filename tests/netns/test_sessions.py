@@ -170,7 +170,7 @@ def test_connection_closed_closes_the_pinholes(world):
     assert len(w.rules()) == 4
     client.sock.close()
     w.wait_no_rules(1.0)
-    wait_until(lambda: w.server.count("TEARDOWN") == 1, 2, "TEARDOWN at the server")
+    w.server.wait_for("TEARDOWN")
 
 
 def test_server_that_closes_ends_the_session(world):
@@ -195,7 +195,7 @@ def test_session_timeout(world):
     with pytest.raises(Closed):
         client.reply()
     assert 11 < time.monotonic() - began < 11 + 4 * PATIENCE
-    assert w.server.count("TEARDOWN") == 1
+    w.server.wait_for("TEARDOWN")
     w.wait_no_rules(1.0)
 
 
@@ -302,7 +302,7 @@ def test_middlebox_policy_is_403(world):
     w.agent.wait_ready()
     refused(w, 403, 1)
     # The server had accepted: what it gave is given back.
-    wait_until(lambda: w.server.count("TEARDOWN") == 1, 2, "TEARDOWN at the server")
+    w.server.wait_for("TEARDOWN")
     w.wait_no_rules()
 
 
@@ -416,7 +416,7 @@ def test_malformed_replies_are_502_and_go_no_further(world):
         client = w.client()
         client.setup(expect=502)
         client.close()
-        wait_until(lambda n=n: w.server.count("TEARDOWN") == n + 1, 2, "TEARDOWN upstream")
+        w.server.wait_for("TEARDOWN", n + 1)
     w.wait_no_rules()
 
 
@@ -430,7 +430,7 @@ def test_operator_ends_a_session(world):
     assert status in (200, 202, 204)
     with pytest.raises(Closed):
         client.reply()
-    assert w.server.count("TEARDOWN") == 1
+    w.server.wait_for("TEARDOWN")
     w.wait_no_rules()
 
 
@@ -444,5 +444,5 @@ def test_operator_ends_a_rule(world):
     assert status in (200, 202, 204)
     with pytest.raises(Closed):
         client.reply()
-    assert w.server.count("TEARDOWN") == 1
+    w.server.wait_for("TEARDOWN")
     w.wait_no_rules()

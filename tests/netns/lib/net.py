@@ -110,7 +110,8 @@ class Ns:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with self.enter():
             s = socket.socket(family, kind)
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if kind == socket.SOCK_STREAM:  # with UDP it would let two sockets share a port
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.settimeout(timeout)
         s.bind((address, port))
         return s

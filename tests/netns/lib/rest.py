@@ -27,7 +27,7 @@ class Rest:
             connection.request(method, target)
             reply = connection.getresponse()
             body = reply.read()
-            if "json" in (reply.getheader("Content-Type") or ""):
+            if body and "json" in (reply.getheader("Content-Type") or ""):
                 body = json.loads(body)
             return reply.status, body
         finally:

@@ -6,6 +6,8 @@ import socket
 import struct
 import threading
 
+from .proc import wait_until
+
 PORT = 554
 
 
@@ -226,6 +228,11 @@ class Server:
         with self.lock:
             return sum(r.method == method for r in self.requests)
 
+    def wait_for(self, method, n=1, timeout=3.0):
+        """Waits until n requests of this method have arrived; more are a failure."""
+        wait_until(lambda: self.count(method) >= n, timeout, f"{n} {method} at the server")
+        assert self.count(method) == n
+
     def open_connections(self):
         with self.lock:
             return sum(c.open for c in self.connections)
@@ -242,8 +249,9 @@ class Server:
                 s.close()
 
     def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+        if self.listener.fileno() >= 0:
+            self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
         with self.lock:
             connections, sessions = list(self.connections), list(self.streams)
         for c in connections:
