@@ -210,10 +210,12 @@ static int open_fw(struct mbx *m)
 	bool adopt;
 	int err = 0;
 
+	/* Sockets are open already: a second daemon by mistake never gets here. */
 	p->fw.force_off = m->opts.fw_force_off;
 	p->fw.omit = m->opts.fw_omit;
 	read_boot_id(p->core.boot_id);
 	adopt = core_ledger_usable(p->ledger, p->core.boot_id);
+	m->adopted = adopt;
 	m->fw = (m->opts.fw_open != NULL ? m->opts.fw_open : fw_open)(&p->fw, adopt, &err);
 	if (m->fw == NULL) {
 		log_err("start: cannot open the firewall: %s", err_str(err));
@@ -328,6 +330,32 @@ static int open_timers(struct mbx *m)
 	return 0;
 }
 
+static void destroy(struct mbx *m, bool remove_table, bool remove_ledger)
+{
+	for (size_t i = 0; i < m->n_listeners; i++)
+		stream_listener_free(m->listeners[i]);
+	m->n_listeners = 0;
+	free(m->listeners);
+	while (m->conns != NULL)
+		mbx_conn_free(m->conns);
+	rest_free(m->rest);
+	for (size_t i = 0; i < ARRAY_LEN(m->fw_io); i++)
+		loop_io_free(m->fw_io[i]);
+	loop_undefer(m->loop, on_turn_end, m);
+	loop_timer_free(m->work);
+	loop_timer_free(m->retry);
+	loop_timer_free(m->watchdog);
+	loop_timer_free(m->ending);
+	if (m->core != NULL)
+		core_free(m->core);
+	fw_close(m->fw, remove_table);
+	if (remove_ledger)
+		unlink(m->policy->ledger);
+	tls_ctx_unref(m->tls);
+	mbx_policy_free(m->policy);
+	free(m);
+}
+
 struct mbx *mbx_new(struct loop *l, struct mbx_policy *policy, const struct mbx_opts *opts)
 {
 	struct mbx *m = calloc(1, sizeof(*m));
@@ -344,9 +372,10 @@ struct mbx *mbx_new(struct loop *l, struct mbx_policy *policy, const struct mbx_
 	log_set_level((enum log_level)policy->log.level);
 	log_set_format((enum log_format)policy->log.format);
 	mbx_policy_warnings(policy, warn, NULL);
-	if (open_tls(policy, &m->tls) != 0 || open_timers(m) != 0 || open_fw(m) != 0 ||
-	    open_rest(m) != 0 || open_listeners(m) != 0) {
-		mbx_free(m, false);
+	if (open_tls(policy, &m->tls) != 0 || open_timers(m) != 0 || open_rest(m) != 0 ||
+	    open_listeners(m) != 0 || open_fw(m) != 0) {
+		/* A table of this failed start goes; one with live rules stays. */
+		destroy(m, !m->adopted, false);
 		return NULL;
 	}
 	fw_foreign_drops(m->fw, warn_foreign, NULL);
@@ -473,28 +502,6 @@ void mbx_shutdown(struct mbx *m, loop_fn done, void *arg)
 
 void mbx_free(struct mbx *m, bool remove)
 {
-	if (m == NULL)
-		return;
-	for (size_t i = 0; i < m->n_listeners; i++)
-		stream_listener_free(m->listeners[i]);
-	m->n_listeners = 0;
-	free(m->listeners);
-	while (m->conns != NULL)
-		mbx_conn_free(m->conns);
-	rest_free(m->rest);
-	for (size_t i = 0; i < ARRAY_LEN(m->fw_io); i++)
-		loop_io_free(m->fw_io[i]);
-	loop_undefer(m->loop, on_turn_end, m);
-	loop_timer_free(m->work);
-	loop_timer_free(m->retry);
-	loop_timer_free(m->watchdog);
-	loop_timer_free(m->ending);
-	if (m->core != NULL)
-		core_free(m->core);
-	fw_close(m->fw, remove);
-	if (remove)
-		unlink(m->policy->ledger);
-	tls_ctx_unref(m->tls);
-	mbx_policy_free(m->policy);
-	free(m);
+	if (m != NULL)
+		destroy(m, remove, remove);
 }

@@ -217,7 +217,7 @@ static void on_establish(void *arg, const struct simco_msg *msg, struct simco_ad
 	struct mbx_origin origin = origin_of(c);
 	struct mbx_identity id = mbx_auth_identify(m->policy, &origin);
 
-	adm->extensions = SIMCO_EXT_ACTIVITY;
+	adm->extensions = m->policy->fw.counters ? SIMCO_EXT_ACTIVITY : 0;
 	if (m->n_conns > m->policy->limits.sessions) {
 		adm->refuse = refuse(c, SIMCO_LACK_OF_RESOURCES, "limits.sessions");
 		return;
@@ -273,7 +273,7 @@ static void on_state(void *arg, enum simco_session_state state)
 		return;
 	c->half_open_until = 0;
 	if (core_session_open(c->mbx->core, c, c->agent) != 0) {
-		end_conn(c, "out of memory");
+		end_conn(c, "the core does not take the session");
 		return;
 	}
 	c->joined = true;
@@ -310,11 +310,10 @@ static void on_request(void *arg, const struct simco_msg *msg)
 
 void mbx_conn_reply(struct mbx_conn *c, struct simco_msg *reply)
 {
-	int rc;
+	int rc = simco_srv_reply(c->srv, reply);
 
 	if (c->ending)
-		return;
-	rc = simco_srv_reply(c->srv, reply);
+		return; /* an agent that only half closed still reads it */
 	if (rc == SIMCO_ERR_CLOSED) {
 		c->mbx->counters.cut++;
 		end_conn(c, "reads too slowly");

@@ -68,7 +68,8 @@ struct mbx {
 	unsigned ending_polls;
 	loop_fn done;
 	void *done_arg;
-	bool lost; /* the kernel's tables are not ours at the moment */
+	bool adopted; /* rules of an earlier run were taken over */
+	bool lost;    /* the kernel's tables are not ours at the moment */
 	bool restoring;
 	uint64_t started_ms;
 	struct mbx_counters counters;

@@ -279,6 +279,32 @@ static void test_open_and_close(void **state)
 	client_close(&c);
 }
 
+/* Requests and the end of input in one go: every reply still comes. */
+static void test_half_closed(void **state)
+{
+	struct simco_msg m = {.type = SIMCO_SE_REQ, .version = {3, 0}};
+	struct client c;
+
+	(void)state;
+	client_open_from(&c, "127.0.0.1", 0);
+	put(&c, &m);
+	for (uint16_t i = 0; i < 200; i++) {
+		m = per((uint16_t)(6000 + i));
+		put(&c, &m);
+	}
+	for (int i = 0; i < 5; i++) /* connected */
+		loop_run_once(box.loop, 1);
+	pump_writes(&c);
+	assert_int_equal(c.out.len, 0);
+	shutdown(c.fd, SHUT_WR);
+	assert_int_equal(wait_reply(&c, &m), SIMCO_SE_REP);
+	for (uint16_t i = 0; i < 200; i++)
+		assert_int_equal(wait_reply(&c, &m), SIMCO_PER_REP);
+	assert_int_equal(wait_reply(&c, &m), 0);
+	assert_int_equal(fw_fake_elements(box.fw), 400);
+	client_close(&c);
+}
+
 static void test_who(void **state)
 {
 	struct client known, stranger;
@@ -520,6 +546,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_open_and_close, start, stop),
+		cmocka_unit_test_setup_teardown(test_half_closed, start, stop),
 		cmocka_unit_test_setup_teardown(test_who, start, stop),
 		cmocka_unit_test_setup_teardown(test_too_many, start, stop),
 		cmocka_unit_test_setup_teardown(test_fair_turns, start, stop),
