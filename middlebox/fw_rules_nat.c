@@ -5,6 +5,7 @@
  * off the pool ports (c); guard is c's last line.
  */
 #include <arpa/inet.h>
+#include <ifaddrs.h>
 #include <netinet/in.h>
 #include <string.h>
 
@@ -155,13 +156,36 @@ static void put_off_pool_jump(struct fw_nft *f, const char *oif, const void *arg
 		struct rule r = rule_start_in(f, "postrouting", "off the pool ports");
 
 		rule_family(&r, 4);
-		if (oif)
-			rule_interface(&r, false, oif);
+		rule_interface(&r, false, oif);
 		rule_protocol(&r, fw_port_protocols[k]);
 		rule_ports(&r, true, &p->ports);
 		rule_jump(&r, "off_pool");
 		rule_end(&r);
 	}
+}
+
+static bool same_address(const struct sockaddr *sa, const struct addr *a)
+{
+	struct addr_port own;
+
+	return sa && addr_from_sockaddr(sa, &own) == 0 && addr_eq(&own.addr, a);
+}
+
+/* Where no outside interface is named: the ones that have the pool's address. */
+static void put_off_pool_jumps(struct fw_nft *f, const struct fw_pool *p)
+{
+	struct ifaddrs *list = NULL;
+
+	if (f->cfg->n_outside_if) {
+		each_outside(f, put_off_pool_jump, p);
+		return;
+	}
+	if (getifaddrs(&list))
+		return;
+	for (const struct ifaddrs *i = list; i; i = i->ifa_next)
+		if (same_address(i->ifa_addr, &p->address))
+			put_off_pool_jump(f, i->ifa_name, p);
+	freeifaddrs(list);
 }
 
 /*
@@ -284,6 +308,6 @@ void fw_rules_put_nat(struct fw_nft *f)
 			put_guard(f, p, fw_port_protocols[k]);
 		}
 		if (p->address.version == 4)
-			each_outside(f, put_off_pool_jump, p);
+			put_off_pool_jumps(f, p);
 	}
 }

@@ -225,6 +225,20 @@ def test_adopt_after_kill(lab, off):
     assert dropped(c, (SERVER, 6000), s)
 
 
+@pytest.mark.parametrize("before,after", [(0, 8), (8, 0)])
+def test_adopt_across_ownership(lab, before, after):
+    t = lab.tool("--force-off", before)
+    t.open((CLIENT, 5000), (SERVER, 6000))
+    t.kill()
+    t = lab.tool("--force-off", after, "--adopt", 1)
+    c, s = lab.client.udp(CLIENT, 5000), lab.server.udp(SERVER, 6000)
+    passes(c, (SERVER, 6000), s)
+    t.shut((CLIENT, 5000), (SERVER, 6000))
+    assert dropped(c, (SERVER, 6000), s)
+    t.good("remove")
+    assert "sluice" not in lab.fw.nft("list tables")
+
+
 def test_without_adopt_the_table_is_new(lab):
     t = lab.tool()
     t.open((CLIENT, 5000), (SERVER, 6000))
