@@ -8,6 +8,8 @@
  * outside; A3->A2 the other way round, and also that of somebody else's flow
  * that sits on our port. So the two of them name everything that can exist.
  */
+#define _GNU_SOURCE /* recvmmsg() */
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -26,14 +28,16 @@
 
 #define FLUSH_AT 65536u /* octets collected before they are sent */
 #define JOBS_MAX 4096u
+#define ACTIVE_MAX 64u /* jobs that one dump serves: bounds the work per entry */
 #define TRIES_MAX 3u
+#define ANSWERS 64
 #define SLICE_NS 1000000 /* one slice of a dump */
 
 /* A forgotten wildcard, waiting for a dump that began after it. */
 struct job {
 	struct fw_op op;
-	bool active; /* served by the dump that is running */
-	uint8_t tries;
+	bool active;   /* served by the dump that is running */
+	uint8_t tries; /* dumps that failed */
 };
 
 struct fw_ct {
@@ -146,11 +150,39 @@ static void put_delete(struct fw_ct *ct, uint8_t protocol, const struct addr_por
 	end_delete(ct, h);
 }
 
+static void read_answer(const uint8_t *mem, unsigned len)
+{
+	const struct nlmsghdr *h = (const struct nlmsghdr *)(const void *)mem;
+	const struct nlmsgerr *e = mnl_nlmsg_get_payload(h);
+
+	if (mnl_nlmsg_ok(h, (int)len) && h->nlmsg_type == NLMSG_ERROR && e->error &&
+	    e->error != -ENOENT)
+		log_warn("fw: deleting a conntrack entry: %s", strerror(-e->error));
+}
+
+/* Every absent entry answers by a datagram of its own: many are read at once. */
+static void read_answers(struct fw_ct *ct)
+{
+	uint8_t in[ANSWERS][128] __attribute__((aligned(8)));
+	struct iovec iov[ANSWERS];
+	struct mmsghdr m[ANSWERS];
+	int n;
+
+	do {
+		for (unsigned i = 0; i < ANSWERS; i++) {
+			iov[i] = (struct iovec){in[i], sizeof(in[i])};
+			m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
+		}
+		n = recvmmsg(ct->nl.fd, m, ANSWERS, MSG_DONTWAIT, NULL);
+		for (int i = 0; i < n; i++)
+			read_answer(in[i], m[i].msg_len);
+	} while (n == ANSWERS || (n < 0 && (errno == EINTR || errno == ENOBUFS)));
+}
+
 /* Sends what was collected. Absent entries answer ENOENT, which is as good. */
 void fw_ct_flush(struct fw_ct *ct)
 {
 	static const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
-	uint8_t in[8192] __attribute__((aligned(8)));
 	ssize_t n;
 
 	if (!ct->len)
@@ -162,23 +194,7 @@ void fw_ct_flush(struct fw_ct *ct)
 	if (n < 0)
 		log_err("fw: deleting conntrack entries: %s", strerror(errno));
 	ct->len = 0;
-	for (;;) {
-		const struct nlmsghdr *h = (const struct nlmsghdr *)(void *)in;
-		int left;
-
-		n = recv(ct->nl.fd, in, sizeof(in), MSG_DONTWAIT);
-		if (n < 0 && (errno == EINTR || errno == ENOBUFS))
-			continue;
-		if (n <= 0)
-			return;
-		left = (int)n;
-		for (; mnl_nlmsg_ok(h, left); h = mnl_nlmsg_next(h, &left)) {
-			const struct nlmsgerr *e = mnl_nlmsg_get_payload(h);
-
-			if (h->nlmsg_type == NLMSG_ERROR && e->error && e->error != -ENOENT)
-				log_warn("fw: deleting a conntrack entry: %s", strerror(-e->error));
-		}
-	}
+	read_answers(ct);
 }
 
 /* The ends of a flow: A0 and A3, whichever way the match points. */
@@ -330,7 +346,7 @@ static void on_entry(struct fw_ct *ct, const struct nlmsghdr *h)
 	if (!read_tuple(fw_attrs_find(w, CTA_TUPLE_ORIG), &orig) ||
 	    !read_tuple(fw_attrs_find(w, CTA_TUPLE_REPLY), &reply))
 		return;
-	for (size_t i = 0; i < ct->n_jobs; i++) {
+	for (size_t i = 0; i < ct->n_jobs && i < ACTIVE_MAX; i++) {
 		const struct job *j = &ct->jobs[i];
 
 		if (j->active && (tuple_fits(&j->op, &orig) || tuple_fits(&j->op, &reply))) {
@@ -363,7 +379,7 @@ static bool start_dump(struct fw_ct *ct)
 		fw_nl_close(&ct->dump);
 		return false;
 	}
-	for (size_t i = 0; i < ct->n_jobs; i++)
+	for (size_t i = 0; i < ct->n_jobs && i < ACTIVE_MAX; i++)
 		ct->jobs[i].active = true;
 	return true;
 }

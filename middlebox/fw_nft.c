@@ -65,34 +65,38 @@ static void close_nft(struct fw *fw, bool remove)
 	free_all(f);
 }
 
-/* The first element of a match, with its set chosen. 0 or ERR_*. */
-static int one_element(struct fw_nft *f, const struct fw_match *m, struct fw_elem *out)
+/*
+ * Asks for every element of a match: one, or one per protocol. Counters are
+ * added up, the shortest remaining time counts. 0 or ERR_*.
+ */
+static int get(struct fw *fw, const struct fw_match *m, struct fw_elem_state *out)
 {
+	struct fw_nft *f = fw_nft_of(fw);
 	struct fw_elem elems[FW_OP_ELEMS];
-	struct fw_range *slot;
-	struct fw_match one = *m;
-	int n = fw_match_elems(f, m, elems);
+	int err, n = fw_match_elems(f, m, elems);
 
 	if (n < 0)
 		return n;
-	one.protocol = elems[0].key[0];
-	if (!elems[0].set)
-		elems[0].set = fw_range_find(f, &one, &slot);
-	if (!elems[0].set || elems[0].set->state != FW_SET_PRESENT)
-		return ERR_NOENT;
-	*out = elems[0];
+	*out = (struct fw_elem_state){.remaining_ms = UINT64_MAX};
+	for (int i = 0; i < n; i++) {
+		struct fw_elem_state state;
+		struct fw_match one = *m;
+		struct fw_range *slot;
+
+		one.protocol = elems[i].key[0];
+		if (!elems[i].set)
+			elems[i].set = fw_range_find(f, &one, &slot);
+		if (!elems[i].set || elems[i].set->state != FW_SET_PRESENT)
+			return ERR_NOENT;
+		err = fw_elem_get(&f->nl, &elems[i], &state);
+		if (err || !state.found)
+			return err ? err : ERR_NOENT;
+		out->packets += state.packets;
+		out->octets += state.octets;
+		if (state.remaining_ms < out->remaining_ms)
+			out->remaining_ms = state.remaining_ms;
+	}
 	return 0;
-}
-
-static int get(struct fw *fw, const struct fw_match *m, struct fw_elem_state *state)
-{
-	struct fw_nft *f = fw_nft_of(fw);
-	struct fw_elem e;
-	int err = one_element(f, m, &e);
-
-	if (!err)
-		err = fw_elem_get(&f->nl, &e, state);
-	return err ? err : state->found ? 0 : ERR_NOENT;
 }
 
 static int counters(struct fw *fw, const struct fw_match *m, uint64_t *packets, uint64_t *octets)

@@ -165,6 +165,19 @@ def test_permits_and_their_replies(lab):
     assert lab.client.connect(SERVER, 554) is None
 
 
+def test_counters_of_both_protocols(lab):
+    t = lab.tool("--counters", 1)
+    a, b = (CLIENT, 5000), (SERVER, 6000)
+    t.open(a, b, proto="any")
+    passes(lab.client.udp(*a), b, lab.server.udp(*b))
+    lab.server.listen(*b)
+    assert lab.client.connect(*b, source=a)
+    packets, octets = t.good(f"counters any {end(*a)} {end(*b)}").split()
+    assert int(packets) >= 3 and int(octets) >= 33 + 2 * 40
+    assert t.do(f"counters udp {end(*a)} {end(SERVER, 6001)}").startswith("error")
+    assert t.good(f"audit any {end(*a)} {end(*b)}")
+
+
 def test_no_conntrack_without_permits(lab):
     t = lab.tool()
     t.open((CLIENT, 5000), (SERVER, 6000))
