@@ -544,7 +544,7 @@ int conf_parse_checked(struct span text, const char *name, const struct conf_key
 		bad(&f, root, "the policy must be an object {...}");
 	if (f.rc == 0 && check != NULL && root->kind == KIND_OBJECT)
 		check(out, errs);
-	rc = f.rc != 0 ? f.rc : errs->n > 0 ? ERR_INVALID : 0;
+	rc = f.rc != 0 ? f.rc : errs->lost ? ERR_NOMEM : errs->n > 0 ? ERR_INVALID : 0;
 out:
 	if (rc == ERR_NOMEM && errs->n == 0)
 		conf_error(errs, 0, "", "out of memory");

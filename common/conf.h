@@ -76,6 +76,7 @@ struct conf_errors {
 	} * v;
 	size_t n;
 	const char *file; /* borrowed */
+	bool lost;	  /* no memory to record one: there are more than n */
 };
 
 struct conf; /* owns the memory that the filled struct points into */

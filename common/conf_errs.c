@@ -19,8 +19,10 @@ static void ATTR_PRINTF(5, 0) error_put(struct conf_errors *errs, unsigned line,
 		size_t cap = errs->n == 0 ? 1 : errs->n * 2;
 		void *v = realloc(errs->v, cap * sizeof(*errs->v));
 
-		if (v == NULL)
+		if (v == NULL) {
+			errs->lost = true;
 			return;
+		}
 		errs->v = v;
 	}
 	while (at > 0 && (errs->v[at - 1].line > line ||

@@ -22,7 +22,8 @@ struct mbx_agent { /* agents.NAME */
 	const char *certificate; /* name that its certificate proves */
 	const char *secret_file;
 	struct conf_list address; /* struct addr_prefix: where its connections come from */
-	struct conf_list may;	  /* int: AGENT_MAY_* */
+	bool has_address;
+	struct conf_list may; /* int: AGENT_MAY_* */
 	struct addr pool;
 	bool has_pool;
 	uint64_t max_rules, max_lifetime, idle_timeout;

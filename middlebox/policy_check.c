@@ -248,7 +248,7 @@ static void check_nat(const struct mbx_policy *p, struct conf_errors *errs)
 static void check_identity(const struct mbx_policy *p, const struct mbx_agent *a, const char *key,
 			   struct conf_errors *errs)
 {
-	if (a->certificate == NULL && a->secret_file == NULL && a->address.n == 0)
+	if (a->certificate == NULL && a->secret_file == NULL && !a->has_address)
 		conf_error(errs, a->line, key,
 			   "cannot be recognised: needs certificate, secret_file or address");
 	if (a->certificate != NULL && !p->simco.tls.present)
