@@ -72,6 +72,17 @@ uint16_t tuples_legal(const struct core *c, const struct tuple *in, const struct
 	return 0;
 }
 
+/* Both ends the same: no flow crosses the middlebox. */
+static bool same_end(const struct tuple *in, const struct tuple *ex)
+{
+	struct addr_prefix a = tuple_prefix(in), b = tuple_prefix(ex);
+	struct port_range p = tuple_ports(in), q = tuple_ports(ex);
+
+	if (a.len != b.len || !addr_eq(&a.addr, &b.addr))
+		return false;
+	return tuple_addr_exact(in) || (p.first == q.first && p.last == q.last);
+}
+
 /* One of our own addresses is no end of a flow. */
 static bool ours(const struct core *c, const struct tuple *t)
 {
@@ -122,7 +133,7 @@ static uint16_t check_tuples(struct core *c, const struct agent_conf *a, const s
 		err = SIMCO_INCONSISTENT_REQUEST;
 	if (!err)
 		err = tuples_legal(c, in, ex);
-	if (!err && (ours(c, in) || ours(c, ex)))
+	if (!err && (ours(c, in) || ours(c, ex) || same_end(in, ex)))
 		err = SIMCO_ILLEGAL_ADDRESS;
 	if (!err)
 		err = check_wildcards(c, a, w);
@@ -271,17 +282,18 @@ struct face {
 	bool other;		 /* a twin with others */
 };
 
-static bool face_look(struct rule *twin, void *arg)
+static void face_look(struct rule *twin, bool mirrored, void *arg)
 {
 	struct face *f = arg;
 
+	if (mirrored)
+		return;
 	if (!(twin->flags & RULE_TWICE) ||
 	    memcmp(&twin->t[SIMCO_INTERNAL], &f->w->t[SIMCO_INTERNAL], sizeof(struct tuple)) ||
 	    memcmp(&twin->t[SIMCO_EXTERNAL], &f->w->t[SIMCO_EXTERNAL], sizeof(struct tuple)))
 		f->other = true;
 	else
 		f->same = twin;
-	return true;
 }
 
 /* Twice NAT: one A1 for a pair of A0 and A3, shared by its twins. */
@@ -415,6 +427,7 @@ uint16_t core_per(struct core *c, struct session *s, struct request *q, const st
 	if (lifetime == 0)
 		return SIMCO_CONFIGURATION_FAILED;
 	w.flags = nat_translates(&c->nat, tuple_version(&w.t[SIMCO_INTERNAL])) ? RULE_NAT : 0;
+	w.twin_hash = rule_hash(&c->t, &w);
 	if (rule_shares_busy(c, &w))
 		core_flush(c, now_ms);
 	if (rule_twins(c, &w) >= TWINS_MAX)
@@ -537,6 +550,7 @@ uint16_t core_pea(struct core *c, struct session *s, struct request *q, const st
 		return err;
 	if (lifetime == 0)
 		return SIMCO_CONFIGURATION_FAILED;
+	w.twin_hash = rule_hash(&c->t, &w);
 	if (rule_shares_busy(c, &w))
 		core_flush(c, now_ms);
 	if ((w.flags & RULE_NAT) && a0_bound(c, &w))

@@ -14,23 +14,24 @@ struct twins {
 	struct core *c;
 	uint64_t until[3]; /* latest expiry of a holder, by direction */
 	bool busy;
-	unsigned n;
+	unsigned n; /* with the same internal end */
 };
 
-static bool twin_look(struct rule *twin, void *arg)
+static void twin_look(struct rule *twin, bool mirrored, void *arg)
 {
 	struct twins *w = arg;
 
-	w->n++;
+	w->n += !mirrored;
 	if (twin->batch == w->c->batch)
 		w->busy = true;
 	if (twin->slot == SLOT_CLOSING)
-		return true;
+		return;
 	for (unsigned d = SIMCO_INBOUND; d <= SIMCO_OUTBOUND; d++) {
-		if ((twin->direction & d) && twin->expires_ms > w->until[d])
-			w->until[d] = twin->expires_ms;
+		unsigned own = mirrored ? SIMCO_BIDIRECTIONAL - d : d;
+
+		if ((twin->direction & d) && twin->expires_ms > w->until[own])
+			w->until[own] = twin->expires_ms;
 	}
-	return true;
 }
 
 static struct twins twins_of(struct core *c, const struct rule *r, unsigned i)
@@ -243,7 +244,7 @@ static void close_element(struct core *c, struct request *q, const struct rule *
 		if (w->until[d] == 0) {
 			rule_match(r, d, i, &core_op(c, q, FW_CLOSE)->match);
 			gone = true;
-		} else if (w->until[d] < r->expires_ms) {
+		} else { /* its timeout may have been this rule's */
 			open_op(c, q, r, i, d, w->until[d], now_ms);
 		}
 	}

@@ -353,11 +353,15 @@ uint32_t rule_count(const struct rule_table *t, uint16_t owner)
 /* ---- tuples ------------------------------------------------------------------- */
 
 /* Everything that makes two elements the same, without padding. */
+struct twin_end {
+	uint8_t addr[16];
+	uint8_t len, version;
+};
+
 struct twin_key {
-	uint8_t src[16], dst[16];
-	uint8_t protocol, version, src_len, dst_len;
+	struct twin_end end[2];
 	uint16_t ports[4];
-	uint16_t ranged;
+	uint8_t protocol, ranged;
 };
 
 _Static_assert(sizeof(struct twin_key) == 46, "no padding in a hashed key");
@@ -367,31 +371,47 @@ static uint32_t hash_of(const struct rule_table *t, const void *p, size_t n)
 	return (uint32_t)siphash(t->key, (struct span){p, n});
 }
 
+static struct twin_end twin_end(const struct addr_prefix *p)
+{
+	struct twin_end e = {.len = p->len, .version = p->addr.version};
+
+	memcpy(e.addr, p->addr.b, 16);
+	return e;
+}
+
 /*
  * Rules of one element hash that element. Rules of several parallel pairs
- * hash the distance between their ports: pairs that coincide share it.
+ * hash the distance between their ports: pairs that coincide share it. An
+ * element and its mirror hash alike: what is outbound for one rule may be
+ * inbound for another whose ends are the other way round.
  */
 static uint32_t twin_hash(const struct rule_table *t, const struct fw_match *m, bool ranged)
 {
-	struct twin_key k = {
-		.protocol = m->protocol,
-		.version = m->src.addr.version,
-		.src_len = m->src.len,
-		.dst_len = m->dst.len,
-		.ranged = ranged,
-	};
+	struct twin_key k = {.end = {twin_end(&m->src), twin_end(&m->dst)},
+			     .protocol = m->protocol,
+			     .ranged = ranged};
+	uint16_t ports[4] = {m->sport.first, m->sport.last, m->dport.first, m->dport.last};
+	int order = memcmp(&k.end[0], &k.end[1], sizeof(k.end[0]));
+	uint16_t there = (uint16_t)(ports[2] - ports[0]), back = (uint16_t)(ports[0] - ports[2]);
 
-	memcpy(k.src, m->src.addr.b, 16);
-	memcpy(k.dst, m->dst.addr.b, 16);
 	if (ranged) {
-		bool single = m->dport.first == m->dport.last;
+		bool single = ports[2] == ports[3];
 
-		k.ports[0] = single ? (uint16_t)(m->dport.first - m->sport.first) : 0;
-		k.ports[1] = single;
-	} else {
-		memcpy(k.ports,
-		       (uint16_t[]){m->sport.first, m->sport.last, m->dport.first, m->dport.last},
-		       sizeof(k.ports));
+		ports[0] = order < 0 ? there : order > 0 ? back : there < back ? there : back;
+		ports[0] = single ? ports[0] : 0;
+		ports[1] = single;
+		ports[2] = ports[3] = 0;
+	} else if (order == 0) {
+		order = ports[0] != ports[2] ? ports[0] - ports[2] : ports[1] - ports[3];
+	}
+	if (order > 0) {
+		k.end[0] = twin_end(&m->dst);
+		k.end[1] = twin_end(&m->src);
+	}
+	memcpy(k.ports, ports, sizeof(ports));
+	if (order > 0 && !ranged) {
+		memcpy(k.ports, ports + 2, 4);
+		memcpy(k.ports + 2, ports, 4);
 	}
 	return hash_of(t, &k, sizeof(k));
 }
@@ -430,15 +450,12 @@ static unsigned element_count(const struct rule *r)
 
 void rule_link_tuples(struct rule_table *t, struct rule *r)
 {
-	struct fw_match m;
-
 	if (r->kind == RULE_DISABLED) {
 		chain_push(t, disabled_head(t, r), r, LINK(external));
 		chain_push(t, &t->disabled, r, LINK(internal));
 		return;
 	}
-	rule_match(r, SIMCO_OUTBOUND, 0, &m);
-	r->twin_hash = twin_hash(t, &m, rule_pairs(r) > 1);
+	r->twin_hash = rule_hash(t, r);
 	t->n_ranged += rule_pairs(r) > 1;
 	t->n_elements += element_count(r);
 	chain_push(t, &t->by_twin[r->twin_hash & t->mask], r, LINK(twins));
@@ -460,42 +477,54 @@ void rule_unlink_tuples(struct rule_table *t, struct rule *r)
 	chain_remove(t, end_head(t, SIMCO_EXTERNAL, &r->t[SIMCO_EXTERNAL]), r, LINK(external));
 }
 
-/* Does `r` have the element `m` (given outbound)? */
-static bool holds(const struct rule *r, const struct fw_match *m)
+/* Does `r` have the element `m` (given outbound), as its outbound or its inbound one? */
+static bool holds(const struct rule *r, const struct fw_match *m, bool mirrored)
 {
 	unsigned n = rule_pairs(r), i = 0;
 	struct fw_match own;
 
 	if (n > 1) {
-		i = (unsigned)m->sport.first - r->t[SIMCO_INTERNAL].port;
+		i = (unsigned)(mirrored ? m->dport.first : m->sport.first) -
+		    r->t[SIMCO_INTERNAL].port;
 		if (i >= n)
 			return false;
 	}
-	rule_match(r, SIMCO_OUTBOUND, i, &own);
+	rule_match(r, mirrored ? SIMCO_INBOUND : SIMCO_OUTBOUND, i, &own);
 	return match_eq(&own, m);
 }
 
-unsigned rule_each_twin(struct rule_table *t, const struct rule *r, unsigned i,
-			bool (*fn)(struct rule *twin, void *arg), void *arg)
+uint32_t rule_hash(struct rule_table *t, const struct rule *r)
 {
 	struct fw_match m;
-	unsigned looked = 0;
+
+	rule_match(r, SIMCO_OUTBOUND, 0, &m);
+	return twin_hash(t, &m, rule_pairs(r) > 1);
+}
+
+void rule_each_twin(struct rule_table *t, const struct rule *r, unsigned i, rule_twin_fn fn,
+		    void *arg)
+{
+	bool single = rule_pairs(r) == 1;
+	struct fw_match m;
 
 	rule_match(r, SIMCO_OUTBOUND, i, &m);
 	for (int ranged = 0; ranged < (t->n_ranged ? 2 : 1); ranged++) {
-		uint32_t h = twin_hash(t, &m, ranged);
+		uint32_t h =
+			single && !ranged && r->twin_hash ? r->twin_hash : twin_hash(t, &m, ranged);
 		uint32_t s = t->by_twin[h & t->mask];
 
 		while (s != RULE_NONE) {
 			struct rule *twin = rule_at(t, s);
 
 			s = twin->twins.next;
-			looked++;
-			if (twin != r && twin->twin_hash == h && holds(twin, &m) && !fn(twin, arg))
-				return looked;
+			if (twin == r || twin->twin_hash != h)
+				continue;
+			if (holds(twin, &m, false))
+				fn(twin, false, arg);
+			else if (holds(twin, &m, true))
+				fn(twin, true, arg);
 		}
 	}
-	return looked;
 }
 
 static struct rule *disabled_in(struct rule_table *t, uint32_t s, const struct rule *r, size_t at)

@@ -63,12 +63,15 @@ void rule_pair(struct rule_table *t, struct rule *a, struct rule *b);
 /* Rules of the owner, pairs counted once. */
 uint32_t rule_count(const struct rule_table *t, uint16_t owner);
 
+/* What a rule of these tuples is found under; probes keep it in twin_hash. */
+uint32_t rule_hash(struct rule_table *t, const struct rule *r);
 /*
- * Walks the enable rules that may hold the i-th element of `r` too (r itself
- * is left out). Stops when fn returns false. Returns rules looked at.
+ * Walks the enable rules (r itself is left out) that hold the i-th elements of
+ * `r` too; `mirrored`: its inbound one is r's outbound one and the other way round.
  */
-unsigned rule_each_twin(struct rule_table *t, const struct rule *r, unsigned i,
-			bool (*fn)(struct rule *twin, void *arg), void *arg);
+typedef void (*rule_twin_fn)(struct rule *twin, bool mirrored, void *arg);
+void rule_each_twin(struct rule_table *t, const struct rule *r, unsigned i, rule_twin_fn fn,
+		    void *arg);
 /* A disable rule that overlaps, NULL: none (§8.8.1). */
 struct rule *rule_disabled_by(struct rule_table *t, const struct rule *r);
 /*

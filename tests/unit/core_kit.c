@@ -388,13 +388,13 @@ struct first {
 	bool earlier;
 };
 
-static bool is_earlier(struct rule *twin, void *arg)
+static void is_earlier(struct rule *twin, bool mirrored, void *arg)
 {
 	struct first *f = arg;
+	unsigned d = mirrored ? SIMCO_BIDIRECTIONAL - f->direction : f->direction;
 
-	if ((twin->direction & f->direction) && twin < f->r)
+	if ((twin->direction & d) && twin < f->r)
 		f->earlier = true;
-	return true;
 }
 
 /* Distinct elements that the rules want. */
