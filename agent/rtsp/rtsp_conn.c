@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/resolve.h"
 #include "agent/rtsp/rtsp.h"
 #include "agent/rtsp/rtsp_engine.h"
 #include "agent/rtsp/rtsp_route.h"
@@ -25,6 +26,7 @@ struct rtsp_listener {
 struct rtsp {
 	struct agent *agent;
 	struct rtsp_engine *engine;
+	struct resolver *resolver;
 	struct rtsp_listener *listeners;
 	loop_fn done;
 	void *done_arg;
@@ -168,6 +170,26 @@ static void io_close(void *wire, uint64_t linger_ms)
 		stream_free(wire);
 }
 
+static void *io_resolve(void *arg, struct span host, resolver_fn fn, void *fn_arg, int *err)
+{
+	struct rtsp *r = arg;
+	struct resolver_query *q;
+	char name[256];
+
+	*err = ERR_INVALID;
+	if (!span_copy(host, name, sizeof(name)))
+		return NULL;
+	q = resolver_lookup(r->resolver, name, 0, fn, fn_arg);
+	if (q == NULL)
+		*err = ERR_NOMEM;
+	return q;
+}
+
+static void io_resolve_cancel(void *question)
+{
+	resolver_cancel(question);
+}
+
 static int io_route(void *arg, const struct rtsp_terms *terms, const struct addr *client,
 		    const struct addr_port *server, struct rtsp_route *out, struct failure *f)
 {
@@ -220,6 +242,8 @@ static const struct rtsp_io real_io = {
 	.pause = io_pause,
 	.resume = io_resume,
 	.close = io_close,
+	.resolve = io_resolve,
+	.resolve_cancel = io_resolve_cancel,
 	.route = io_route,
 	.permits = io_permits,
 	.bind = io_bind,
@@ -375,7 +399,8 @@ struct rtsp *rtsp_new(struct agent *a)
 		return NULL;
 	r->agent = a;
 	r->engine = rtsp_engine_new(&real_io, r, &a->policy->limits);
-	if (r->engine == NULL || apply(r) < 0) {
+	r->resolver = resolver_new(a->loop, NULL, 0);
+	if (r->engine == NULL || r->resolver == NULL || apply(r) < 0) {
 		rtsp_free(r);
 		return NULL;
 	}
@@ -418,6 +443,7 @@ void rtsp_free(struct rtsp *r)
 		l->keep = false;
 	close_unkept(r);
 	rtsp_engine_free(r->engine);
+	resolver_free(r->resolver);
 	free(r);
 }
 

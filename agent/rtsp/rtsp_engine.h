@@ -60,6 +60,14 @@ struct rtsp_io {
 	/* Sends what is queued for at most linger_ms; the wire is gone for the engine. */
 	void (*close)(void *wire, uint64_t linger_ms);
 
+	/*
+	 * Addresses of a host name; fn is called later, unless cancelled. NULL with *err.
+	 */
+	void *(*resolve)(void *arg, struct span host,
+			 void (*fn)(int err, const struct addr *list, size_t n, void *arg),
+			 void *fn_arg, int *err);
+	void (*resolve_cancel)(void *question);
+
 	/* May this client of that listener talk to that server, and how? 0 or ERR_* with *f. */
 	int (*route)(void *arg, const struct rtsp_terms *terms, const struct addr *client,
 		     const struct addr_port *server, struct rtsp_route *out, struct failure *f);

@@ -49,7 +49,8 @@ struct rtsp_host {
 };
 
 enum rtsp_txn_state {
-	TXN_WAITING, /* for those before it, or for the upstream */
+	TXN_WAITING, /* for those before it */
+	TXN_RESOLVING,
 	TXN_RESERVING,
 	TXN_READY, /* may be sent once the upstream is connected */
 	TXN_SENT,
@@ -78,6 +79,8 @@ struct rtsp_txn {
 	struct failure failure;
 	unsigned status; /* for `failure`; 0: as the failure table says */
 	void *timer;
+	void *question;	      /* the server's name is being resolved */
+	struct addr resolved; /* version 0: not yet */
 };
 
 /* Outstanding release_notify() calls of one TEARDOWN. */
@@ -105,6 +108,7 @@ struct rtsp_upstream {
 	void *wire;
 	void *timer; /* lingering */
 	struct rtsp_route route;
+	char *name; /* as the URIs say it; NULL when they give the address */
 	struct rtsp_parser parser;
 	struct rtsp_pending *pending, **pending_end;
 	uint32_t last_cseq; /* highest sent */
@@ -258,6 +262,8 @@ void rtsp_reply_unsupported(struct rtsp_txn *t, struct span features);
 void rtsp_reply_options(struct rtsp_txn *t);
 
 /* rtsp_upstream.c */
+/* The one that goes to a server by that name, NULL when there is none. */
+struct rtsp_upstream *rtsp_upstream_named(struct rtsp_client *c, struct span name, uint16_t port);
 struct rtsp_upstream *rtsp_upstream_get(struct rtsp_client *c, const struct addr_port *server,
 					struct failure *f, unsigned *status);
 void rtsp_upstream_destroy(struct rtsp_upstream *u);

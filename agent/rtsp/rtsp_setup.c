@@ -430,6 +430,31 @@ static void binding_failed(struct rtsp_txn *t, const struct failure *f)
 	}
 }
 
+/*
+ * out=auto has chosen the way out when the connection was made. If it turns out
+ * now that the path does translate, or does not, the client has to come again.
+ */
+static bool way_is_wrong(const struct rtsp_txn *t)
+{
+	bool translated = t->c->e->io->outside(t->stream->binding, 0).addr.version != 0;
+
+	return t->c->terms.out == RTSP_OUT_AUTO && translated != t->u->route.rewrite;
+}
+
+static void half_bound(struct rtsp_txn *t)
+{
+	if (way_is_wrong(t)) {
+		t->close_after = true;
+		rtsp_reply_status(t, 503, CAUSE_MIDDLEBOX_UNREACHABLE,
+				  "the middlebox has come up meanwhile, connect again");
+		return;
+	}
+	if (rtsp_stream_event(t->stream, STREAM_EV_HALF_BOUND) == STREAM_DO_SEND) {
+		rtsp_txn_timer(t, 0);
+		t->state = TXN_READY;
+	}
+}
+
 /* Events of a binding, while its SETUP runs and afterwards. */
 void rtsp_stream_bind_event(struct binding *b, enum binding_event ev, const struct failure *f,
 			    void *arg)
@@ -443,10 +468,7 @@ void rtsp_stream_bind_event(struct binding *b, enum binding_event ev, const stru
 		return;
 	rtsp_engine_enter(e);
 	if (ev == BINDING_EV_HALF_BOUND && t != NULL) {
-		if (rtsp_stream_event(st, STREAM_EV_HALF_BOUND) == STREAM_DO_SEND) {
-			rtsp_txn_timer(t, 0);
-			t->state = TXN_READY;
-		}
+		half_bound(t);
 	} else if (ev == BINDING_EV_BOUND && t != NULL) {
 		if (rtsp_stream_event(st, STREAM_EV_BOUND) == STREAM_DO_PASS)
 			bound(t);

@@ -202,7 +202,8 @@ static int take_spec(struct cursor *c, struct rtsp_spec *s)
 	s->n_params = 0;
 	s->off = c->base + c->at;
 	s->protocol = take_until(c, ",;");
-	if (s->protocol.n == 0 || !is_word(s->protocol))
+	/* The '/' is what tells a spec from one more word of an unquoted mode list. */
+	if (!is_word(s->protocol) || span_find(s->protocol, '/') == s->protocol.n)
 		return ERR_MALFORMED;
 	while (at_char(c, ';')) {
 		err = take_param(c, s);

@@ -44,6 +44,8 @@ void rtsp_txn_free(struct rtsp_txn *t)
 {
 	if (t->u != NULL)
 		rtsp_upstream_forget(t->u, t);
+	if (t->question != NULL)
+		t->c->e->io->resolve_cancel(t->question);
 	rtsp_setup_abort(t);
 	if (t->hold != NULL)
 		t->hold->t = NULL;
@@ -78,13 +80,65 @@ bool rtsp_txn_is_barrier(const struct rtsp_txn *t)
 	return t->method == RTSP_SETUP || t->method == RTSP_TEARDOWN;
 }
 
-static int name_not_resolved(struct rtsp_txn *t, const struct rtsp_uri *uri)
+static void cannot_resolve(struct rtsp_txn *t, struct span name, int err)
 {
-	char host[128];
+	char host[100];
 
-	rtsp_reply_status(t, 502, CAUSE_PEER_UNREACHABLE, "cannot resolve %s",
-			  log_escape(uri->host, host, sizeof(host)));
-	return ERR_NOENT;
+	rtsp_reply_status(t, err == ERR_TIMEOUT ? 504 : 502, CAUSE_PEER_UNREACHABLE,
+			  "cannot resolve %s: %s", log_escape(name, host, sizeof(host)),
+			  err_str(err));
+}
+
+/* The first address of the client's own IP version, since media needs that; else the first. */
+static void on_resolved(int err, const struct addr *list, size_t n, void *arg)
+{
+	struct rtsp_txn *t = arg;
+	struct rtsp_client *c = t->c;
+	struct rtsp_engine *e = c->e;
+	struct rtsp_uri uri;
+	struct rtsp_msg m;
+	size_t i;
+
+	t->question = NULL;
+	rtsp_engine_enter(e);
+	t->state = TXN_WAITING;
+	if (err < 0) {
+		rtsp_txn_request(t, &m);
+		if (rtsp_uri_parse(m.uri, &uri) == 0)
+			cannot_resolve(t, uri.host, err);
+	} else {
+		for (i = 0; i < n && list[i].version != c->peer.addr.version; i++)
+			;
+		t->resolved = addr_unmap(list[i < n ? i : 0]);
+	}
+	rtsp_client_pump(c);
+	rtsp_engine_leave(e);
+}
+
+/*
+ * A name is asked for once per connection: later requests go where the first
+ * one went, even if the answer changes. 0, or ERR_* when there is nothing yet.
+ */
+static int target_by_name(struct rtsp_txn *t, const struct rtsp_uri *uri, struct addr_port *out)
+{
+	const struct rtsp_upstream *u = rtsp_upstream_named(t->c, uri->host, uri->port);
+	struct rtsp_engine *e = t->c->e;
+	int err;
+
+	if (u != NULL) {
+		*out = u->route.server;
+		return 0;
+	}
+	if (t->resolved.version != 0) {
+		out->addr = t->resolved;
+		out->port = uri->port;
+		return 0;
+	}
+	t->state = TXN_RESOLVING;
+	t->question = e->io->resolve(e->arg, uri->host, on_resolved, t, &err);
+	if (t->question == NULL)
+		cannot_resolve(t, uri->host, err);
+	return ERR_AGAIN;
 }
 
 /* "*" names no server: the session's, or nobody's. 0 or ERR_*, replied then. */
@@ -137,7 +191,7 @@ static int txn_target(struct rtsp_txn *t, const struct rtsp_msg *m, struct addr_
 		return ERR_UNSUPPORTED;
 	}
 	if (uri.addr.version == 0)
-		return name_not_resolved(t, &uri);
+		return target_by_name(t, &uri, out);
 	out->addr = addr_unmap(uri.addr);
 	out->port = uri.port;
 	return 0;
@@ -155,6 +209,14 @@ static void txn_touch(struct rtsp_txn *t)
 		return;
 	rtsp_session_attach(s, t->c, t->u);
 	rtsp_session_touch(s);
+}
+
+static void remember_name(struct rtsp_txn *t, const struct rtsp_msg *m)
+{
+	struct rtsp_uri uri;
+
+	if (t->resolved.version != 0 && t->u->name == NULL && rtsp_uri_parse(m->uri, &uri) == 0)
+		t->u->name = span_dup(uri.host);
 }
 
 void rtsp_txn_start(struct rtsp_txn *t)
@@ -179,6 +241,7 @@ void rtsp_txn_start(struct rtsp_txn *t)
 		return;
 	}
 	t->c->current = t->u;
+	remember_name(t, &m);
 	txn_touch(t);
 	if (t->method == RTSP_SETUP)
 		rtsp_setup_start(t);

@@ -61,6 +61,17 @@ fail:
 	return NULL;
 }
 
+struct rtsp_upstream *rtsp_upstream_named(struct rtsp_client *c, struct span name, uint16_t port)
+{
+	struct rtsp_upstream *u;
+
+	for (u = c->upstreams; u != NULL; u = u->next)
+		if (!u->dead && u->name != NULL && u->route.server.port == port &&
+		    span_eq_str_nocase(name, u->name))
+			return u;
+	return NULL;
+}
+
 struct rtsp_upstream *rtsp_upstream_get(struct rtsp_client *c, const struct addr_port *server,
 					struct failure *f, unsigned *status)
 {
@@ -127,6 +138,7 @@ void rtsp_upstream_destroy(struct rtsp_upstream *u)
 	}
 	u->e->io->timer_free(u->timer);
 	u->e->io->close(u->wire, 0);
+	free(u->name);
 	free(u);
 }
 

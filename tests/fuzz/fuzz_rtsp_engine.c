@@ -98,14 +98,15 @@ static void on_wire(struct world *w, unsigned op, unsigned arg, struct input *in
 static void step(struct world *w, struct input *in)
 {
 	unsigned op = take(in), arg = take(in);
+	struct addr a;
 
-	switch (op % 12) {
+	switch (op % 13) {
 	case 0:
 	case 1:
 	case 2:
 	case 3:
 	case 4:
-		on_wire(w, op % 12, arg, in);
+		on_wire(w, op % 13, arg, in);
 		break;
 	case 5:
 		connect_client(w, arg);
@@ -126,6 +127,10 @@ static void step(struct world *w, struct input *in)
 		break;
 	case 10:
 		world_pass(w, 1u << arg % 18);
+		break;
+	case 11:
+		addr_parse(SPAN_LIT("192.0.2.9"), &a);
+		world_resolve(w, 1 + arg % 8, (arg & 8) != 0 ? &a : NULL);
 		break;
 	default:
 		if (arg < 8)
@@ -148,13 +153,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct input in = {data, size};
 	struct buf json;
 	struct jsonw jw;
-	unsigned n;
+	unsigned n, first;
 
 	log_set_sink(silent, NULL);
 	world_init(&w);
 	w.quiet = true;
 	w.limits.sessions = 8;
-	w.rewrite = (take(&in) & 1) != 0;
+	first = take(&in);
+	w.rewrite = (first & 1) != 0;
+	w.terms.out = (first & 2) != 0 ? RTSP_OUT_AUTO : RTSP_OUT_REWRITE;
 	addr_port_parse(SPAN_LIT("198.51.100.1:16384"), &w.outside);
 	if (!world_start(&w))
 		return 0;

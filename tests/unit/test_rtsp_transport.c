@@ -49,7 +49,7 @@ static void test_forms(void **state ATTR_UNUSED)
 		{"RTP/AVP", RTSP_MULTICAST, false, false},
 		{"RTP/AVP;unicast;multicast", RTSP_UNKNOWN, false, false},
 		{"RTP/AVP/DCCP;unicast", RTSP_UNKNOWN, false, false},
-		{"x-real-rdt", RTSP_UNKNOWN, false, false},
+		{"x-real-rdt/mcast", RTSP_UNKNOWN, false, false},
 		{"RTP/AVP;unicast;client_port=1-2;mode=record", RTSP_UDP, true, false},
 		{"RTP/AVP;unicast;client_port=1-2;mode=\"RECORD\"", RTSP_UDP, true, false},
 		{"RTP/AVP;unicast;client_port=1-2;mode=\"PLAY,RECORD\"", RTSP_UDP, true, false},
@@ -97,6 +97,7 @@ static void test_bad(void **state ATTR_UNUSED)
 {
 	static const char *const bad[] = {
 		";unicast",
+		"x-real-rdt;mode=PLAY",
 		"RTP/AVP;mode=\"PLAY",
 		"RTP/AVP;mode=\"PLAY\"x",
 		"RTP/AVP;=5",

@@ -115,6 +115,11 @@ static int setting(struct script *s, struct span line)
 		w->rewrite = span_eq_str(v, "rewrite");
 		if (w->rewrite)
 			addr_port_parse(SPAN_LIT("198.51.100.1:16384"), &w->outside);
+	} else if (span_eq_str(name, "outside")) { /* what the path does, whatever way was chosen */
+		if (addr_port_parse(v, &w->outside) < 0)
+			w->outside.addr = addr_none;
+	} else if (span_eq_str(name, "out")) {
+		w->terms.out = span_eq_str(v, "auto") ? RTSP_OUT_AUTO : RTSP_OUT_REWRITE;
 	} else if (span_eq_str(name, "media_from")) {
 		addr_prefix_parse(v, &w->terms.media_from[w->terms.n_media_from++]);
 	} else if (span_eq_str(name, "bind")) {
@@ -222,6 +227,17 @@ static int rest_show(struct script *s, struct span line)
 	return s->why[0] != '\0' ? ERR_MALFORMED : 0;
 }
 
+/* resolved QUESTION [ADDRESS] */
+static int resolved(struct script *s, struct span line)
+{
+	unsigned id = number(&line);
+	struct addr a;
+
+	line = span_trim(line);
+	world_resolve(&s->w, id, addr_parse(line, &a) == 0 ? &a : NULL);
+	return 0;
+}
+
 static int binding_input(struct script *s, struct span what, struct span line)
 {
 	unsigned n = number(&line);
@@ -262,6 +278,8 @@ static int input(struct script *s, struct span line)
 		return rest_show(s, line);
 	if (span_eq_str(what, "set"))
 		return setting(s, line);
+	if (span_eq_str(what, "resolved"))
+		return resolved(s, line);
 	if (span_eq_str(what, "time")) {
 		world_pass(&s->w, number(&line));
 	} else if (span_eq_str(what, "sessions")) {

@@ -156,6 +156,37 @@ static void io_close(void *arg, uint64_t linger_ms ATTR_UNUSED)
 	note(wire->w, "%s %u closed", kind(wire), wire->id);
 }
 
+static void *io_resolve(void *arg, struct span host,
+			void (*fn)(int err, const struct addr *list, size_t n, void *arg),
+			void *fn_arg, int *err)
+{
+	struct world *w = arg;
+	struct world_question *q = calloc(1, sizeof(*q));
+
+	*err = ERR_NOMEM;
+	if (q == NULL)
+		return NULL;
+	q->w = w;
+	q->id = ++w->n_questions;
+	q->fn = fn;
+	q->arg = fn_arg;
+	q->next = w->questions;
+	w->questions = q;
+	note(w, "resolve %u %.*s", q->id, (int)host.n, (const char *)host.p);
+	return q;
+}
+
+static void io_resolve_cancel(void *question)
+{
+	struct world_question *q = question, **at = &q->w->questions;
+
+	while (*at != q)
+		at = &(*at)->next;
+	*at = q->next;
+	note(q->w, "cancel %u", q->id);
+	free(q);
+}
+
 static int io_route(void *arg, const struct rtsp_terms *terms ATTR_UNUSED,
 		    const struct addr *client, const struct addr_port *server,
 		    struct rtsp_route *out, struct failure *f)
@@ -271,6 +302,8 @@ static const struct rtsp_io world_io = {
 	.pause = io_pause,
 	.resume = io_resume,
 	.close = io_close,
+	.resolve = io_resolve,
+	.resolve_cancel = io_resolve_cancel,
 	.route = io_route,
 	.permits = io_permits,
 	.bind = io_bind,
@@ -288,6 +321,7 @@ void world_init(struct world *w)
 	w->events_end = &w->events;
 	w->now = 1000000;
 	w->terms.mode = RTSP_TRANSPARENT;
+	w->terms.out = RTSP_OUT_REWRITE; /* or transparent, as `rewrite` says: not looked at */
 	w->terms.limits.line = 1024;
 	w->terms.limits.header = 4096;
 	w->terms.limits.body = 4096;
@@ -318,7 +352,7 @@ bool world_fini(struct world *w)
 		clean = clean && !w->wires[i].open;
 		buf_fini(&w->wires[i].in);
 	}
-	clean = clean && w->timers == NULL;
+	clean = clean && w->timers == NULL && w->questions == NULL;
 	while ((ev = world_event(w)) != NULL)
 		event_free(ev);
 	return clean;
@@ -424,6 +458,20 @@ void world_released(struct world *w, unsigned id)
 	b->done = NULL;
 	if (done != NULL)
 		done(b->done_arg);
+}
+
+void world_resolve(struct world *w, unsigned id, const struct addr *a)
+{
+	struct world_question **at = &w->questions, *q;
+
+	while (*at != NULL && (*at)->id != id)
+		at = &(*at)->next;
+	q = *at;
+	if (q == NULL)
+		return;
+	*at = q->next;
+	q->fn(a != NULL ? 0 : ERR_NOENT, a, a != NULL ? 1 : 0, q->arg);
+	free(q);
 }
 
 static struct world_timer *next_due(struct world *w, uint64_t until)

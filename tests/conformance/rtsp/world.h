@@ -26,6 +26,14 @@ struct world_timer {
 	uint64_t at; /* 0: not armed */
 };
 
+struct world_question {
+	struct world *w;
+	struct world_question *next;
+	unsigned id;
+	void (*fn)(int err, const struct addr *list, size_t n, void *arg);
+	void *arg;
+};
+
 struct world_wire {
 	struct world *w;
 	unsigned id; /* from 1, per kind */
@@ -57,6 +65,8 @@ struct world {
 	struct binding bindings[WORLD_BINDINGS];
 	unsigned n_bindings;
 	struct event *events, **events_end;
+	struct world_question *questions; /* names being asked for */
+	unsigned n_questions;
 	bool quiet; /* keeps no events (fuzzing) */
 	/* settings */
 	struct rtsp_terms terms;
@@ -83,6 +93,8 @@ void world_close(struct world_wire *wire, int err);
 void world_ready(struct world_wire *wire);
 void world_binding(struct world *w, unsigned id, enum binding_event ev, enum cause cause);
 void world_released(struct world *w, unsigned id);
+/* Answers a question; without an address the name does not exist. */
+void world_resolve(struct world *w, unsigned id, const struct addr *a);
 void world_pass(struct world *w, uint64_t ms);
 /* Takes the first event, NULL when there is none. */
 struct event *world_event(struct world *w);
