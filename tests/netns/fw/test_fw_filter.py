@@ -249,6 +249,7 @@ def test_adopt_across_ownership(lab, before, after):
     t.shut((CLIENT, 5000), (SERVER, 6000))
     assert dropped(c, (SERVER, 6000), s)
     t.good("remove")
+    t.close()
     assert "sluice" not in lab.fw.nft("list tables")
 
 
