@@ -51,6 +51,7 @@ struct rtsp_host {
 enum rtsp_txn_state {
 	TXN_WAITING, /* for those before it */
 	TXN_RESOLVING,
+	TXN_CLEARING, /* SETUP again: the old pinholes of its ports go first */
 	TXN_RESERVING,
 	TXN_READY, /* may be sent once the upstream is connected */
 	TXN_SENT,
@@ -75,7 +76,7 @@ struct rtsp_txn {
 	struct rtsp_upstream *u;
 	struct rtsp_stream *stream; /* SETUP */
 	uint32_t keep, udp;	    /* SETUP: alternatives that are passed on; those over UDP */
-	struct rtsp_hold *hold;	    /* TEARDOWN */
+	struct rtsp_hold *hold;	    /* TEARDOWN, TXN_CLEARING */
 	struct failure failure;
 	unsigned status; /* for `failure`; 0: as the failure table says */
 	void *timer;
@@ -322,6 +323,8 @@ void rtsp_session_replied(struct rtsp_session *s, const struct rtsp_txn *t);
  * transaction waits in t->hold for the pinholes.
  */
 void rtsp_session_closed(struct rtsp_session *s, struct rtsp_txn *t);
+/* Releases the stream's binding; the transaction waits in t->hold. */
+void rtsp_session_clear(struct rtsp_stream *st, struct rtsp_txn *t);
 /* Ends the whole session: TEARDOWN upstream where possible, bindings released. */
 void rtsp_session_end(struct rtsp_session *s, enum cause cause);
 /* The same, and closes every connection that used it. */

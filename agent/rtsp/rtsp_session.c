@@ -423,7 +423,12 @@ static void hold_done(void *arg)
 	if (t == NULL)
 		return;
 	t->hold = NULL;
-	if (t->state == TXN_HELD) {
+	if (t->state == TXN_CLEARING) {
+		rtsp_engine_enter(e);
+		t->state = TXN_WAITING;
+		rtsp_client_pump(t->c);
+		rtsp_engine_leave(e);
+	} else if (t->state == TXN_HELD) {
 		struct rtsp_limits none = {SIZE_MAX / 2, SIZE_MAX / 2, SIZE_MAX / 2};
 		struct rtsp_parser p;
 		struct rtsp_msg m;
@@ -461,6 +466,12 @@ static void release_and_hold(struct rtsp_stream *st, struct rtsp_txn *t)
 	}
 	h->n++;
 	e->io->release_notify(b, hold_done, h);
+}
+
+void rtsp_session_clear(struct rtsp_stream *st, struct rtsp_txn *t)
+{
+	rtsp_note(st->e, &st->timeline, "set up again");
+	release_and_hold(st, t);
 }
 
 void rtsp_session_closed(struct rtsp_session *s, struct rtsp_txn *t)

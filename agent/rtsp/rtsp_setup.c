@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "agent/rtsp/rtsp_int.h"
+#include "agent/rtsp/rtsp_uri.h"
 #include "common/log.h"
 
 /* What the alternatives of a SETUP ask for. */
@@ -137,6 +138,32 @@ static int check_quota(struct rtsp_txn *t)
 	return 0;
 }
 
+/*
+ * The client sets a stream up again with the ports that it has. Behind a NAT
+ * they are bound to outside ports already, and a second reservation would be
+ * in conflict with that (RFC 4540 §8: one binding per internal end), so the old
+ * one goes first. True when that has to be waited for.
+ */
+static bool clear_old(struct rtsp_txn *t, const struct rtsp_msg *m, const struct wish *w)
+{
+	struct rtsp_session *s = known_session(t);
+	struct rtsp_stream *st;
+
+	if (s == NULL || w->udp == 0 || !t->u->route.rewrite)
+		return false;
+	for (st = s->streams; st != NULL; st = st->next)
+		if (st->binding != NULL && rtsp_uri_same(span_str(st->uri), m->uri) &&
+		    st->ends[0].internal.port == w->ports.first)
+			break;
+	if (st == NULL)
+		return false;
+	rtsp_session_clear(st, t);
+	if (t->hold == NULL)
+		return false;
+	t->state = TXN_CLEARING;
+	return true;
+}
+
 static struct binding *reserve(struct rtsp_txn *t, const struct wish *w, struct failure *f)
 {
 	struct rtsp_engine *e = t->c->e;
@@ -184,7 +211,7 @@ void rtsp_setup_start(struct rtsp_txn *t)
 	struct wish w;
 
 	rtsp_txn_request(t, &m);
-	if (read_wish(t, &m, &w) < 0 || check_quota(t) < 0)
+	if (read_wish(t, &m, &w) < 0 || clear_old(t, &m, &w) || check_quota(t) < 0)
 		return;
 	t->stream = rtsp_stream_new(t, m.uri);
 	if (t->stream == NULL) {
