@@ -94,7 +94,6 @@ ok "kernel netfilter headers are known to middlebox/fw_*.c and the stream layer 
 
 # --- functions nobody calls -----------------------------------------------------------------------
 
-mapfile -t files < <(sources "${rooms[@]}" tests)
 ok "no strcpy, strcat, sprintf, strtok, sscanf, atoi, gets or alloca" \
 	"$(grep -HnE '\b(strcpy|strcat|sprintf|vsprintf|strtok|sscanf|atoi|atol|gets|alloca)[[:space:]]*\(' \
 		"${files[@]}" | grep -vE ':[[:space:]]*(/?\*|/\*)')"
@@ -118,9 +117,17 @@ while read -r header; do
 done < <(find "${rooms[@]}" -name '*.h' | sort)
 ok "each header compiles alone" "${bad%$'\n'}"
 
+# --- the build knows every file -------------------------------------------------------------------
+
+bad=
+while read -r file; do
+	grep -rqF --include='*.inc' -- "$file" common proto-simco middlebox agent tests ||
+		bad+="$file"$'\n'
+done < <(sources "${rooms[@]}" tests/unit tests/fuzz tests/conformance tests/bench)
+ok "every source is listed in a fragment of the Makefile" "${bad%$'\n'}"
+
 # --- size -----------------------------------------------------------------------------------------
 
-mapfile -t files < <(sources "${rooms[@]}")
 ok "no source file is longer than 800 lines" \
 	"$(wc -l "${files[@]}" | awk '$2 != "total" && $1 > 800 { print $2 ": " $1 " lines" }')"
 

@@ -10,6 +10,7 @@ import pytest
 from lib import topo
 from lib.proc import wait_until
 from lib.rtsp import Client, Server
+from lib.sluice import SANITIZED
 
 SESSIONS = 200
 LIMITS = {"limits": {"sessions_per_client": 1000, "connections_per_client": 1000,
@@ -94,6 +95,8 @@ def test_200_parallel_sessions_come_and_go(site, cleanup, nat):
     assert peak["rules"] == 4 * SESSIONS and peak["sessions"] == SESSIONS
     assert peak["elements"] >= 8 * SESSIONS
     wait_until(lambda: resources(s) == before, 10, f"{before} again", step=0.5)
+    if SANITIZED:
+        return  # AddressSanitizer keeps what was freed; leaks it reports itself
     # The peak may have grown a heap or a table once; a second one must not.
     memory = s.agent.memory_kb(), s.middlebox.memory_kb()
     round_of(s, server, SESSIONS)
@@ -121,4 +124,4 @@ def test_soak(site, cleanup):
     print(f"{rounds * 50} sessions; memory in KiB: {memory} before, "
           f"{(s.agent.memory_kb(), s.middlebox.memory_kb())} after")
     for old, daemon in zip(memory, (s.agent, s.middlebox)):
-        assert daemon.memory_kb() <= old * 1.2 + 2048, daemon.name
+        assert SANITIZED or daemon.memory_kb() <= old * 1.2 + 2048, daemon.name

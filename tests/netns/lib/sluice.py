@@ -11,8 +11,10 @@ SRC = os.environ.get("SRCDIR") or os.path.abspath(
     os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 BUILD = os.environ.get("BUILDDIR") or os.path.join(SRC, "build")
 
+SANITIZED = "san" in os.path.basename(BUILD)
+
 # How many times slower than usual to expect things (sanitizers, loaded machines).
-PATIENCE = 4 if "san" in os.path.basename(BUILD) else 2
+PATIENCE = 4 if SANITIZED else 2
 
 _SANITIZER = ("AddressSanitizer", "LeakSanitizer", "runtime error:")
 
