@@ -33,20 +33,6 @@ static const struct conf_enum protocols[] = {
 	{NULL, 0},
 };
 
-/* Only what this version does: a mode that is not built is an unknown word. */
-static const struct conf_enum rtsp_modes[] = {
-	{"forward", RTSP_FORWARD},
-	{"transparent", RTSP_TRANSPARENT},
-	{NULL, 0},
-};
-
-static const struct conf_enum rtsp_outs[] = {
-	{"auto", RTSP_OUT_AUTO},
-	{"rewrite", RTSP_OUT_REWRITE},
-	{"transparent", RTSP_OUT_TRANSPARENT},
-	{NULL, 0},
-};
-
 static const struct conf_key zone_keys[] = {
 	{.name = "zone", .type = CONF_KEY, .offset = offsetof(struct zone, name)},
 	{.name = "line", .type = CONF_LINE, .offset = offsetof(struct zone, line)},
@@ -172,67 +158,6 @@ static const struct conf_key permit_keys[] = {
 	 .offset = offsetof(struct permit, external_ports),
 	 .present = offsetof(struct permit, has_external_ports),
 	 .help = "ports of the external end, instead of ports"},
-	{.name = NULL},
-};
-
-#define RTSP_UINT(key, member, lo, hi, dflt, text)                                                 \
-	{                                                                                          \
-		.name = key, .type = CONF_UINT,                                                    \
-		.offset = offsetof(struct rtsp_listener_conf, member), .min = lo, .max = hi,       \
-		.preset = dflt, .help = text                                                       \
-	}
-
-static const struct conf_key rtsp_keys[] = {
-	{.name = "line", .type = CONF_LINE, .offset = offsetof(struct rtsp_listener_conf, line)},
-	{.name = "listen",
-	 .type = CONF_ADDR_PORT,
-	 .offset = offsetof(struct rtsp_listener_conf, listen),
-	 .flags = CONF_REQUIRED,
-	 .help = "address and port for RTSP clients"},
-	{.name = "mode",
-	 .type = CONF_ENUM,
-	 .offset = offsetof(struct rtsp_listener_conf, mode),
-	 .flags = CONF_REQUIRED,
-	 .names = rtsp_modes,
-	 .help = "forward: clients name the server in the URI; transparent: intercepted "
-		 "connections"},
-	{.name = "out",
-	 .type = CONF_ENUM,
-	 .offset = offsetof(struct rtsp_listener_conf, out),
-	 .preset = "\"auto\"",
-	 .names = rtsp_outs,
-	 .help = "auto: rewrite behind a NAT, transparent behind a firewall"},
-	{.name = "zone",
-	 .type = CONF_STRING,
-	 .offset = offsetof(struct rtsp_listener_conf, zone),
-	 .min = 1,
-	 .max = 63,
-	 .help = "zone of its clients; absent: the zone of each client's address"},
-	{.name = "tproxy",
-	 .type = CONF_BOOL,
-	 .offset = offsetof(struct rtsp_listener_conf, tproxy),
-	 .preset = "false",
-	 .help = "connections come by TPROXY, not by redirection (transparent only)"},
-	{.name = "media_from",
-	 .type = CONF_LIST,
-	 .offset = offsetof(struct rtsp_listener_conf, media_from),
-	 .size = sizeof(struct addr_prefix),
-	 .elem = CONF_PREFIX,
-	 .help = "hosts other than the server that it may name in source="},
-	RTSP_UINT("header_bytes", header_bytes, 1024, 1048576, "65536",
-		  "octets that the header section of a message may have"),
-	RTSP_UINT("line_bytes", line_bytes, 256, 65536, "8192", "octets that a line may have"),
-	RTSP_UINT("body_bytes", body_bytes, 1024, 16777216, "1048576",
-		  "octets that a body may have"),
-	RTSP_UINT("connect_timeout_ms", connect_timeout_ms, 100, 60000, "4000",
-		  "milliseconds for reaching the server"),
-	RTSP_UINT("idle_timeout_s", idle_timeout_s, 1, 86400, "300",
-		  "seconds after which a connection without a session is closed"),
-	{.name = "interleaved_hint",
-	 .type = CONF_BOOL,
-	 .offset = offsetof(struct rtsp_listener_conf, interleaved_hint),
-	 .preset = "false",
-	 .help = "answer 461 instead of 503 when the middlebox is down: clients go over to TCP"},
 	{.name = NULL},
 };
 
@@ -371,10 +296,26 @@ static const struct conf_key policy_keys[] = {
 	 .type = CONF_LIST,
 	 .offset = offsetof(struct policy, rtsp),
 	 .max = 64,
-	 .sub = rtsp_keys,
+	 .sub = policy_rtsp_keys,
 	 .size = sizeof(struct rtsp_listener_conf),
 	 .elem = CONF_OBJECT,
 	 .help = "RTSP listeners"},
+	{.name = "resolver",
+	 .type = CONF_LIST,
+	 .offset = offsetof(struct policy, resolver),
+	 .flags = CONF_RESTART,
+	 .min = 1,
+	 .max = POLICY_RESOLVERS,
+	 .size = sizeof(struct addr_port),
+	 .elem = CONF_ADDR_PORT,
+	 .help = "DNS servers; absent: those of the host, with its search list"},
+	{.name = "relay",
+	 .type = CONF_OBJECT,
+	 .offset = offsetof(struct policy, relay),
+	 .sub = policy_relay_keys,
+	 .size = sizeof(struct policy_relay),
+	 .present = offsetof(struct policy, relay.present),
+	 .help = "media relayed by the agent itself, where out says so; absent: never"},
 	{.name = "rest",
 	 .type = CONF_OBJECT,
 	 .offset = offsetof(struct policy, rest),

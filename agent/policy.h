@@ -49,6 +49,34 @@ struct permit { /* no permit list at all: everything between the zones of a path
 enum rtsp_mode { RTSP_FORWARD, RTSP_REVERSE, RTSP_TRANSPARENT };
 enum rtsp_out { RTSP_OUT_AUTO, RTSP_OUT_REWRITE, RTSP_OUT_TRANSPARENT, RTSP_OUT_RELAY };
 
+struct rtsp_mount_conf {  /* a path on the agent that stands for a URL elsewhere */
+	const char *path; /* "/cam1": without '/' at its end, unless it is "/" */
+	const char *to;	  /* "rtsp://host[:port][/path]" or rtsps */
+	int out;	  /* enum rtsp_out, where has_out */
+	bool has_out;
+	unsigned line;
+};
+
+struct rtsp_route_conf { /* the way out by destination; the longest prefix decides */
+	struct addr_prefix to;
+	int out; /* enum rtsp_out */
+	unsigned line;
+};
+
+struct rtsp_tls_conf { /* for clients that come with RTSPS */
+	bool present;
+	const char *certificate, *key;
+	const char *ca; /* clients must prove themselves; NULL: they need not */
+	unsigned line;
+};
+
+struct rtsp_upstream_tls_conf { /* towards rtsps:// servers */
+	const char *ca;		/* NULL: the system's */
+	const char *certificate, *key;
+	bool verify; /* false: any certificate will do */
+	unsigned line;
+};
+
 struct rtsp_listener_conf {
 	struct addr_port listen;
 	int mode;		     /* enum rtsp_mode */
@@ -56,9 +84,23 @@ struct rtsp_listener_conf {
 	const char *zone;	     /* of its clients; empty: by client address */
 	bool tproxy;		     /* IP_TRANSPARENT on the listening socket */
 	struct conf_list media_from; /* struct addr_prefix: hosts allowed in source= */
+	struct conf_list mounts;     /* struct rtsp_mount_conf */
+	struct conf_list routes;     /* struct rtsp_route_conf */
+	struct rtsp_tls_conf tls;
+	struct rtsp_upstream_tls_conf upstream_tls;
 	uint64_t header_bytes, body_bytes, line_bytes; /* limits */
 	uint64_t connect_timeout_ms, idle_timeout_s;
 	bool interleaved_hint; /* answer 461 instead of 503 when the middlebox is down */
+	unsigned line;
+};
+
+#define POLICY_RESOLVERS 8
+
+struct policy_relay {
+	bool present; /* absent: nothing is ever relayed */
+	struct port_range ports;
+	struct conf_list addresses; /* struct addr; none: as the control connections */
+	uint64_t max;		    /* relays at a time */
 	unsigned line;
 };
 
@@ -76,9 +118,11 @@ struct policy {
 	bool has_permit;	      /* "permit": [] permits nothing, no key at all everything */
 	struct {
 		uint64_t reserved, enabled;
-	} lifetime;	       /* seconds */
-	bool exclusive;	       /* delete rules of ours that we do not know, after a reconnect */
-	struct conf_list rtsp; /* struct rtsp_listener_conf */
+	} lifetime;		   /* seconds */
+	bool exclusive;		   /* delete rules of ours that we do not know, after a reconnect */
+	struct conf_list rtsp;	   /* struct rtsp_listener_conf */
+	struct conf_list resolver; /* struct addr_port; none: those of the host */
+	struct policy_relay relay;
 	struct {
 		struct conf_list listen;
 		const char *token_file;

@@ -10,7 +10,7 @@
 
 #define PATH_HOPS ARRAY_LEN(((struct path *)0)->middlebox)
 
-static const struct zone *zone_by_name(const struct policy *p, const char *name)
+const struct zone *policy_zone_by_name(const struct policy *p, const char *name)
 {
 	const struct zone *zones = p->zones.v;
 
@@ -105,8 +105,8 @@ static void check_paths(const struct policy *p, struct conf_errors *errs)
 		resolve_hops(p, path, errs);
 		if (!path->from || !path->to)
 			continue;
-		path->from_zone = zone_by_name(p, path->from);
-		path->to_zone = zone_by_name(p, path->to);
+		path->from_zone = policy_zone_by_name(p, path->from);
+		path->to_zone = policy_zone_by_name(p, path->to);
 		if (!path->from_zone)
 			conf_error(errs, path->line, "paths", "unknown zone \"%s\" in from",
 				   path->from);
@@ -119,27 +119,6 @@ static void check_paths(const struct policy *p, struct conf_errors *errs)
 				conf_error(errs, path->line, "paths",
 					   "a second path from \"%s\" to \"%s\" (first in line %u)",
 					   path->from, path->to, paths[k].line);
-	}
-}
-
-static void check_rtsp(const struct policy *p, struct conf_errors *errs)
-{
-	const struct rtsp_listener_conf *l = p->rtsp.v;
-	char text[ADDR_PORT_STRLEN];
-
-	for (size_t i = 0; i < p->rtsp.n; i++) {
-		for (size_t k = 0; k < i; k++)
-			if (l[i].listen.addr.version && addr_port_eq(&l[k].listen, &l[i].listen))
-				conf_error(errs, l[i].line, "rtsp",
-					   "a second listener on %s (first in line %u)",
-					   addr_port_str(&l[i].listen, text), l[k].line);
-		if (l[i].zone && l[i].zone[0] && !zone_by_name(p, l[i].zone))
-			conf_error(errs, l[i].line, "rtsp", "unknown zone \"%s\"", l[i].zone);
-		if (l[i].tproxy && l[i].mode != RTSP_TRANSPARENT)
-			conf_error(errs, l[i].line, "rtsp",
-				   "tproxy makes sense in mode \"transparent\" only");
-		if (l[i].header_bytes && l[i].line_bytes > l[i].header_bytes)
-			conf_error(errs, l[i].line, "rtsp", "line_bytes is above header_bytes");
 	}
 }
 
@@ -188,6 +167,6 @@ void policy_check(void *filled, struct conf_errors *errs)
 	check_zones(p, errs);
 	check_middleboxes(p, errs);
 	check_paths(p, errs);
-	check_rtsp(p, errs);
+	policy_check_rtsp(p, errs);
 	check_rest(p, errs);
 }

@@ -322,6 +322,11 @@ static int listener_open(struct rtsp *r, const struct rtsp_listener_conf *conf)
 
 	if (l == NULL)
 		return ERR_NOMEM;
+	if (conf->mode == RTSP_REVERSE || conf->tls.present) {
+		log_err("rtsp: mounts and RTSPS are not served yet");
+		free(l);
+		return ERR_UNSUPPORTED;
+	}
 	l->r = r;
 	l->at = conf->listen;
 	l->tproxy = conf->tproxy;

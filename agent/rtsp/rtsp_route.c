@@ -53,6 +53,10 @@ int rtsp_route_find(const struct agent *a, const struct rtsp_terms *terms,
 		return refuse(f, "no path leads there", server);
 	if (terms->zone[0] != '\0' && strcmp(terms->zone, path->from) != 0)
 		return refuse(f, "this listener serves another zone", server);
+	if (terms->out == RTSP_OUT_RELAY) {
+		failure_set(f, CAUSE_UNSUPPORTED, "", 0, "media is not relayed here");
+		return ERR_UNSUPPORTED;
+	}
 	r.rewrite = terms->out == RTSP_OUT_REWRITE ||
 		    (terms->out == RTSP_OUT_AUTO &&
 		     agent_path_state(a, path, server->addr.version).translates);

@@ -166,6 +166,84 @@ static void contradictions(void **state)
 	    "");
 }
 
+static void mounts_and_tls(void **state)
+{
+	struct policy *p =
+		good("{" BASE ",\"resolver\": [\"10.1.0.53:53\"],\n"
+		     "\"relay\": { \"ports\": \"50000-50099\", \"addresses\": [\"10.1.0.9\"] },\n"
+		     "\"rtsp\": [ { \"listen\": \"[::]:322\", \"mode\": \"reverse\",\n"
+		     "  \"mounts\": { \"/cam1\": { \"to\": \"rtsp://10.2.0.5:554/live?a=1\" },\n"
+		     "  \"/\": { \"to\": \"rtsps://nvr.example\", \"out\": \"relay\" } },\n"
+		     "  \"routes\": [ { \"to\": \"10.0.0.0/8\", \"out\": \"transparent\" } ],\n"
+		     "  \"tls\": { \"certificate\": \"c\", \"key\": \"k\" },\n"
+		     "  \"upstream_tls\": { \"verify\": false } } ] }");
+	const struct rtsp_listener_conf *l = p->rtsp.v;
+	const struct rtsp_mount_conf *m = l->mounts.v;
+	const struct rtsp_route_conf *r = l->routes.v;
+
+	(void)state;
+	assert_int_equal(p->resolver.n, 1);
+	assert_true(p->relay.present);
+	assert_int_equal(p->relay.ports.last, 50099);
+	assert_int_equal(p->relay.max, 1000);
+	assert_int_equal(l->mode, RTSP_REVERSE);
+	assert_int_equal(l->mounts.n, 2);
+	assert_string_equal(m[0].path, "/cam1");
+	assert_string_equal(m[0].to, "rtsp://10.2.0.5:554/live?a=1");
+	assert_false(m[0].has_out);
+	assert_true(m[1].has_out);
+	assert_int_equal(m[1].out, RTSP_OUT_RELAY);
+	assert_int_equal(r->out, RTSP_OUT_TRANSPARENT);
+	assert_true(l->tls.present);
+	assert_null(l->tls.ca);
+	assert_false(l->upstream_tls.verify);
+	policy_free(p);
+	p = good("{" BASE ",\"rtsp\": [ { \"listen\": \"[::]:554\", \"mode\": \"forward\" } ] }");
+	l = p->rtsp.v;
+	assert_true(l->upstream_tls.verify);
+	assert_false(l->tls.present);
+	assert_false(p->relay.present);
+	policy_free(p);
+}
+
+#define LISTENER ",\"rtsp\": [ { \"listen\": \"0.0.0.0:554\", \"mode\": "
+#define MOUNT(path, to)                                                                            \
+	"{" BASE LISTENER "\"reverse\",\n\"mounts\": {\n\"" path "\": { \"to\": \"" to             \
+	"\" } } } ] }"
+
+static void bad_mounts_and_tls(void **state)
+{
+	(void)state;
+	bad("{" BASE LISTENER "\"reverse\" } ] }", 1, 5, "needs mounts");
+	bad("{" BASE LISTENER
+	    "\"forward\", \"mounts\": { \"/a\": { \"to\": \"rtsp://h/\" } } } ] }",
+	    1, 5, "mode \"reverse\" only");
+	bad(MOUNT("cam", "rtsp://h/"), 1, 7, "begins with");
+	bad(MOUNT("/cam/", "rtsp://h/"), 1, 7, "does not end");
+	bad(MOUNT("/a/../b", "rtsp://h/"), 1, 7, "dot segments");
+	bad(MOUNT("/a?b", "rtsp://h/"), 1, 7, "not the path");
+	bad(MOUNT("/a", "http://h/"), 1, 7, "not a URL");
+	bad(MOUNT("/a", "rtspu://h/"), 1, 7, "only rtsp://");
+	bad(MOUNT("/a", "/live"), 1, 7, "not a URL");
+	bad(MOUNT("/a", "rtsp://al:pw@h/"), 1, 7, "with a user");
+	bad(MOUNT("/a", "rtsp://0.0.0.0/"), 1, 7, "not a server's address");
+	bad(MOUNT("/a", "rtsp://h/ b"), 1, 7, "not a URL");
+	bad("{" BASE LISTENER "\"forward\", \"out\": \"relay\" } ] }", 1, 5, "needs \"relay\"");
+	bad("{" BASE LISTENER "\"forward\", \"routes\": [\n"
+	    "{ \"to\": \"10.0.0.0/8\", \"out\": \"auto\" },\n"
+	    "{ \"to\": \"10.0.0.0/8\", \"out\": \"relay\" } ] } ] }",
+	    2, 7, "a second route to 10.0.0.0/8 (first in line 6)");
+	bad("{" BASE LISTENER "\"forward\",\n\"upstream_tls\": { \"key\": \"k\" } } ] }", 1, 6,
+	    "needs its key");
+	bad("{" BASE LISTENER
+	    "\"forward\",\n\"upstream_tls\": { \"ca\": \"c\", \"verify\": false } "
+	    "} ] }",
+	    1, 6, "verify is false");
+	bad("{" BASE ",\n\"relay\": { \"ports\": \"5000-5002\", \"addresses\": [\"0.0.0.0\"] } }",
+	    2, 6, "fewer than 4 ports");
+	bad("{" BASE ",\"resolver\": [\"10.0.0.1:0\"] }", 1, 0, "nobody's address");
+}
+
 static void long_and_double_paths(void **state)
 {
 	(void)state;
@@ -330,6 +408,8 @@ int main(void)
 		cmocka_unit_test(presets),
 		cmocka_unit_test(everything_given),
 		cmocka_unit_test(contradictions),
+		cmocka_unit_test(mounts_and_tls),
+		cmocka_unit_test(bad_mounts_and_tls),
 		cmocka_unit_test(long_and_double_paths),
 		cmocka_unit_test(all_at_once),
 		cmocka_unit_test(zones_and_paths),
