@@ -128,7 +128,8 @@ void rtsp_client_write(struct rtsp_client *c, struct span out)
 static bool client_blocked(struct rtsp_client *c)
 {
 	struct rtsp_upstream *u;
-	bool full = c->n_txns >= RTSP_MAX_TXNS;
+	bool full = c->n_txns >= RTSP_MAX_TXNS ||
+		    c->txn_octets > c->terms.limits.header + c->terms.limits.body;
 
 	for (u = c->upstreams; u != NULL && !full; u = u->next)
 		full = !u->dead && c->e->io->queued(u->wire) > RTSP_HIGH_WATER;
@@ -218,6 +219,7 @@ static void client_append(struct rtsp_client *c, struct rtsp_txn *t)
 	*c->txns_end = t;
 	c->txns_end = &t->next;
 	c->n_txns++;
+	c->txn_octets += t->raw.len;
 }
 
 static void client_request(struct rtsp_client *c, const struct rtsp_msg *m)
@@ -384,6 +386,7 @@ static void deliver(struct rtsp_client *c)
 		if (c->txns == NULL)
 			c->txns_end = &c->txns;
 		c->n_txns--;
+		c->txn_octets -= t->raw.len;
 		if (t->close_after)
 			rtsp_client_kill(c);
 		rtsp_txn_free(t);

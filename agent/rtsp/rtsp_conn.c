@@ -369,7 +369,8 @@ static void close_unkept(struct rtsp *r)
 	}
 }
 
-/* Old listeners go last: until then a failed change leaves everything as it was. */
+/* After an error the old listeners are still there; applying the old policy again drops the rest.
+ */
 static int apply(struct rtsp *r)
 {
 	const struct policy *p = r->agent->policy;
@@ -391,9 +392,11 @@ static int apply(struct rtsp *r)
 		if (one < 0)
 			err = one;
 	}
+	if (err < 0)
+		return err;
 	close_unkept(r);
 	rtsp_engine_set_limits(r->engine, &p->limits);
-	return err;
+	return 0;
 }
 
 struct rtsp *rtsp_new(struct agent *a)

@@ -137,6 +137,7 @@ struct rtsp_client {
 	struct rtsp_parser parser;
 	struct rtsp_txn *txns, **txns_end;
 	unsigned n_txns;
+	size_t txn_octets; /* of all their requests */
 	struct rtsp_upstream *upstreams, *current;
 	unsigned n_upstreams;
 	struct rtsp_use *uses;

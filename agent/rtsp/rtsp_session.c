@@ -293,11 +293,27 @@ void rtsp_session_replied(struct rtsp_session *s, const struct rtsp_txn *t)
 	s->control = span_dup(m.uri);
 }
 
+/* A connection to the server on any of the session's connections, an open one first. */
+static struct rtsp_upstream *any_upstream(const struct rtsp_session *s)
+{
+	struct rtsp_upstream *u, *found = NULL;
+	struct rtsp_use *use;
+
+	for (use = s->uses; use != NULL; use = use->s_next)
+		for (u = use->c->upstreams; u != NULL; u = u->next)
+			if (!u->dead && addr_port_eq(&u->route.server, &s->server) &&
+			    (found == NULL || u->ready))
+				found = u;
+	return found;
+}
+
 /* Tells the server. RFC 2326 §10.7: the aggregate where known, else every stream. */
 static void say_teardown(struct rtsp_session *s)
 {
 	struct rtsp_stream *st;
 
+	if (s->u == NULL || s->u->dead || !s->u->ready)
+		s->u = any_upstream(s);
 	if (s->u == NULL)
 		return;
 	if (s->control != NULL) {
@@ -326,19 +342,6 @@ void rtsp_session_end_hard(struct rtsp_session *s, const struct failure *f)
 	rtsp_session_end(s, f->cause);
 }
 
-/* Another connection of the same session may still lead to the server. */
-static struct rtsp_upstream *other_upstream(const struct rtsp_session *s)
-{
-	struct rtsp_use *use;
-	struct rtsp_upstream *u;
-
-	for (use = s->uses; use != NULL; use = use->s_next)
-		for (u = use->c->upstreams; u != NULL; u = u->next)
-			if (!u->dead && addr_port_eq(&u->route.server, &s->server))
-				return u;
-	return NULL;
-}
-
 void rtsp_session_detach_all(struct rtsp_client *c)
 {
 	while (c->uses != NULL) {
@@ -350,7 +353,7 @@ void rtsp_session_detach_all(struct rtsp_client *c)
 		}
 		use_drop(c->uses);
 		if (s->u != NULL && s->u->c == c)
-			s->u = other_upstream(s);
+			s->u = any_upstream(s);
 	}
 }
 
@@ -364,7 +367,7 @@ void rtsp_session_upstream_gone(struct rtsp_client *c, struct rtsp_upstream *u)
 		use = use->c_next;
 		if (s->u != u)
 			continue;
-		s->u = other_upstream(s);
+		s->u = any_upstream(s);
 		if (s->u == NULL)
 			rtsp_session_end(s, CAUSE_PEER_UNREACHABLE);
 	}
@@ -425,6 +428,7 @@ static void hold_done(void *arg)
 	t->hold = NULL;
 	if (t->state == TXN_CLEARING) {
 		rtsp_engine_enter(e);
+		rtsp_txn_timer(t, 0);
 		t->state = TXN_WAITING;
 		rtsp_client_pump(t->c);
 		rtsp_engine_leave(e);

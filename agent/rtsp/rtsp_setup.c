@@ -161,6 +161,7 @@ static bool clear_old(struct rtsp_txn *t, const struct rtsp_msg *m, const struct
 	if (t->hold == NULL)
 		return false;
 	t->state = TXN_CLEARING;
+	rtsp_txn_timer(t, RTSP_HOLD_MS + RTSP_HOLD_MS / 2);
 	return true;
 }
 

@@ -331,6 +331,11 @@ static void txn_late(void *arg)
 	rtsp_engine_enter(e);
 	if (t->method == RTSP_SETUP && (t->state == TXN_RESERVING || t->state == TXN_HELD)) {
 		rtsp_setup_timeout(t);
+	} else if (t->state == TXN_CLEARING) {
+		t->hold->t = NULL;
+		t->hold = NULL;
+		t->state = TXN_WAITING;
+		rtsp_client_pump(t->c);
 	} else if (t->state == TXN_HELD) {
 		/* release_notify() promised to be done by now; the server's answer stands. */
 		struct rtsp_limits none = {SIZE_MAX / 2, SIZE_MAX / 2, SIZE_MAX / 2};
