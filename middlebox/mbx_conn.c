@@ -1,7 +1,7 @@
 /*
  * One SIMCO connection: octets between a stream and its session machine,
- * requests to the core, replies back. It decides who the agent is (mbx_auth.c)
- * and protects the daemon: caps, half-open time, slow readers, fair turns.
+ * requests to the core, replies back. It protects the daemon: caps, half-open
+ * time, slow readers, fair turns.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,7 +11,6 @@
 
 #include "common/errcode.h"
 #include "common/log.h"
-#include "middlebox/mbx_auth.h"
 #include "middlebox/mbx_int.h"
 
 #define QUEUE_MAX (256u * 1024) /* octets given to the stream; the rest waits in the machine */
@@ -26,7 +25,7 @@ static const struct simco_srv_ops srv_callbacks;
 static void on_end_deferred(void *arg);
 
 /* Nothing below the top callbacks frees a connection: it dies at the end of the turn. */
-static void end_conn(struct mbx_conn *c, const char *why)
+void mbx_conn_end(struct mbx_conn *c, const char *why)
 {
 	if (c->ending)
 		return;
@@ -128,7 +127,7 @@ void mbx_conn_terminate(struct mbx_conn *c, const char *why)
 	if (c->ending)
 		return;
 	simco_srv_terminate(c->srv);
-	end_conn(c, why);
+	mbx_conn_end(c, why);
 }
 
 /* ---- Time --------------------------------------------------------------------------- */
@@ -162,124 +161,13 @@ static void on_timer(void *arg)
 	}
 	if (c->half_open_until != 0 && now >= c->half_open_until) {
 		c->mbx->counters.cut++;
-		end_conn(c, "no session in time");
+		mbx_conn_end(c, "no session in time");
 	} else if (simco_srv_timeout(c->srv, now) == SIMCO_ERR_CLOSED) {
 		c->mbx->counters.protocol_errors++;
-		end_conn(c, "message not completed in time");
+		mbx_conn_end(c, "message not completed in time");
 	} else {
 		set_timer(c);
 	}
-}
-
-/* ---- Session set-up -------------------------------------------------------------------- */
-
-static struct mbx_origin origin_of(const struct mbx_conn *c)
-{
-	return (struct mbx_origin){
-		.peer = addr_unmap(c->peer.addr), .tls = c->tls, .tls_conn = stream_tls(c->stream)};
-}
-
-static size_t sessions_of(const struct mbx *m, const char *agent)
-{
-	size_t n = 0;
-
-	for (const struct mbx_conn *c = m->conns; c != NULL; c = c->next)
-		n += c->joined && strcmp(c->agent, agent) == 0;
-	return n;
-}
-
-static void set_agent(struct mbx_conn *c, const struct mbx_agent *a, struct simco_admission *adm)
-{
-	span_copy(span_str(a->name), c->agent, sizeof(c->agent));
-	adm->capabilities = core_capabilities(c->mbx->core, a->name);
-}
-
-static uint16_t refuse(struct mbx_conn *c, uint16_t code, const char *why)
-{
-	char peer[ADDR_PORT_STRLEN];
-
-	c->mbx->counters.refused++;
-	log_info("simco s%llu: %s refused: %s (%s)", (unsigned long long)c->id,
-		 addr_port_str(&c->peer, peer), simco_type_name(code), why);
-	return code;
-}
-
-static bool too_many(const struct mbx_conn *c, const char *agent)
-{
-	return sessions_of(c->mbx, agent) >= c->mbx->policy->limits.sessions_per_agent;
-}
-
-/* SE in CLOSED (§7.2). */
-static void on_establish(void *arg, const struct simco_msg *msg, struct simco_admission *adm)
-{
-	struct mbx_conn *c = arg;
-	struct mbx *m = c->mbx;
-	struct mbx_origin origin = origin_of(c);
-	struct mbx_identity id = mbx_auth_identify(m->policy, &origin);
-
-	adm->extensions = m->policy->fw.counters ? SIMCO_EXT_ACTIVITY : 0;
-	if (m->n_conns > m->policy->limits.sessions) {
-		adm->refuse = refuse(c, SIMCO_LACK_OF_RESOURCES, "limits.sessions");
-		return;
-	}
-	if (id.refuse != 0) {
-		adm->refuse = refuse(c, id.refuse, "no agent of the policy comes from there");
-		return;
-	}
-	if (id.agent != NULL && too_many(c, id.agent->name)) {
-		adm->refuse = refuse(c, SIMCO_LACK_OF_RESOURCES, "limits.sessions_per_agent");
-		return;
-	}
-	if (msg->has_challenge)
-		adm->token_len = mbx_auth_answer(
-			id.agent, span_of(msg->challenge, msg->challenge_len), adm->token);
-	c->challenged = id.challenge;
-	adm->challenge_agent = id.challenge;
-	adm->challenge_len = MBX_CHALLENGE_LEN;
-	if (id.challenge && tls_random(adm->challenge, MBX_CHALLENGE_LEN) != 0)
-		adm->refuse = refuse(c, SIMCO_LACK_OF_RESOURCES, "no random octets");
-	if (id.agent != NULL && !id.challenge)
-		set_agent(c, id.agent, adm);
-}
-
-/* SA in NOAUTH (§7.3). */
-static void on_authenticate(void *arg, const struct simco_msg *msg, struct simco_admission *adm)
-{
-	struct mbx_conn *c = arg;
-	struct mbx_origin origin = origin_of(c);
-	const struct mbx_agent *a;
-
-	if (c->challenged) {
-		a = msg->has_token ? mbx_auth_verify(c->mbx->policy, &origin,
-						     span_of(adm->challenge, adm->challenge_len),
-						     span_of(msg->token, msg->token_len))
-				   : NULL;
-		if (a != NULL)
-			set_agent(c, a, adm);
-	} else {
-		a = mbx_policy_agent(c->mbx->policy, c->agent);
-	}
-	if (a == NULL)
-		adm->refuse = refuse(c, SIMCO_AUTHENTICATION_FAILED, "wrong token");
-	else if (too_many(c, a->name))
-		adm->refuse = refuse(c, SIMCO_NO_AUTHORIZATION, "limits.sessions_per_agent");
-}
-
-static void on_state(void *arg, enum simco_session_state state)
-{
-	struct mbx_conn *c = arg;
-
-	if (state != SIMCO_OPEN)
-		return;
-	c->half_open_until = 0;
-	if (core_session_open(c->mbx->core, c, c->agent) != 0) {
-		end_conn(c, "the core does not take the session");
-		return;
-	}
-	c->joined = true;
-	core_session_extensions(c->mbx->core, c, simco_srv_extensions(c->srv));
-	log_info("simco s%llu: agent %s is there%s", (unsigned long long)c->id, c->agent,
-		 c->tls ? " (TLS)" : "");
 }
 
 /* ---- Requests and replies --------------------------------------------------------------- */
@@ -316,12 +204,12 @@ void mbx_conn_reply(struct mbx_conn *c, struct simco_msg *reply)
 		return; /* an agent that only half closed still reads it */
 	if (rc == SIMCO_ERR_CLOSED) {
 		c->mbx->counters.cut++;
-		end_conn(c, "reads too slowly");
+		mbx_conn_end(c, "reads too slowly");
 	} else if (rc != SIMCO_OK) {
 		/* Ours to fix; the agent must not wait for ever. */
 		log_err("simco s%llu: cannot answer with %s: %s", (unsigned long long)c->id,
 			simco_type_name(reply->type), simco_err_name(rc));
-		end_conn(c, "internal error");
+		mbx_conn_end(c, "internal error");
 	}
 	mark_dirty(c);
 }
@@ -332,7 +220,7 @@ void mbx_conn_event(struct mbx_conn *c, uint32_t pid, uint32_t lifetime)
 		return;
 	if (simco_srv_event(c->srv, pid, lifetime) == SIMCO_ERR_CLOSED) {
 		c->mbx->counters.cut++;
-		end_conn(c, "reads too slowly");
+		mbx_conn_end(c, "reads too slowly");
 	}
 	mark_dirty(c);
 	mbx_defer_commit(c->mbx); /* its end flushes */
@@ -412,7 +300,7 @@ static size_t on_data(struct stream *s, struct span in, void *arg)
 	}
 	rc = simco_srv_input(c->srv, slice.p, slice.n, &used, loop_now_ms(m->loop));
 	if (rc == SIMCO_ERR_CLOSED)
-		end_conn(c, "closed by the session");
+		mbx_conn_end(c, "closed by the session");
 	else if (used < in.n)
 		wait_for_turn(c);
 	mark_dirty(c);
@@ -447,7 +335,7 @@ static void on_stream_end(struct stream *s, int err, void *arg)
 	struct mbx_conn *c = arg;
 
 	(void)s;
-	end_conn(c, err == ERR_CLOSED ? "connection closed by the agent" : err_str(err));
+	mbx_conn_end(c, err == ERR_CLOSED ? "connection closed by the agent" : err_str(err));
 }
 
 static const struct stream_ops stream_callbacks = {
@@ -458,10 +346,10 @@ static const struct stream_ops stream_callbacks = {
 };
 
 static const struct simco_srv_ops srv_callbacks = {
-	.establish = on_establish,
-	.authenticate = on_authenticate,
+	.establish = mbx_session_establish,
+	.authenticate = mbx_session_authenticate,
 	.request = on_request,
-	.state = on_state,
+	.state = mbx_session_state,
 };
 
 /* ---- Accepting ---------------------------------------------------------------------------- */
@@ -484,7 +372,7 @@ static void adopt(struct mbx_conn *c, bool tls)
 	c->stream = stream_adopt(m->loop, c->fd, &opts, &stream_callbacks, c);
 	c->fd = -1;
 	if (c->stream == NULL)
-		end_conn(c, "out of memory");
+		mbx_conn_end(c, "out of memory");
 }
 
 /* With TLS in the policy the first octet tells what the agent speaks. */
@@ -500,7 +388,7 @@ static void on_first_octet(unsigned events, void *arg)
 	loop_io_free(c->sniff);
 	c->sniff = NULL;
 	if (n <= 0)
-		end_conn(c, "connection closed by the agent");
+		mbx_conn_end(c, "connection closed by the agent");
 	else
 		adopt(c, first == TLS_RECORD_HANDSHAKE);
 }
@@ -551,7 +439,7 @@ void mbx_conn_accept(int fd, const struct addr_port *peer, void *arg)
 	} else {
 		c->sniff = loop_io_new(m->loop, fd, LOOP_READ, on_first_octet, c);
 		if (c->sniff == NULL)
-			end_conn(c, "out of memory");
+			mbx_conn_end(c, "out of memory");
 	}
 	mbx_conn_throttle(m);
 }

@@ -75,7 +75,9 @@ struct mbx {
 	struct mbx_counters counters;
 };
 
-/* mbx.c: the end of the turn commits; the next turn goes on with sliced work. */
+/* mbx_turn.c: the end of the turn commits; the next turn goes on with sliced work. */
+int mbx_turn_open(struct mbx *m); /* with firewall and core there; 0 or ERR_NOMEM */
+void mbx_turn_close(struct mbx *m);
 void mbx_defer_commit(struct mbx *m);
 void mbx_work_soon(struct mbx *m);
 /* Commits now: a batch is full. */
@@ -91,8 +93,15 @@ void mbx_conn_flush_dirty(struct mbx *m);
 void mbx_conn_feed_waiting(struct mbx *m);
 void mbx_conn_terminate(struct mbx_conn *c, const char *why); /* AST, then the end */
 void mbx_conn_free(struct mbx_conn *c);
+/* The connection dies at the end of the turn; `why` is static text for the log. */
+void mbx_conn_end(struct mbx_conn *c, const char *why);
 /* Listeners follow the caps. */
 void mbx_conn_throttle(struct mbx *m);
+
+/* mbx_session.c: operations of struct simco_srv_ops; `conn` is a struct mbx_conn. */
+void mbx_session_establish(void *conn, const struct simco_msg *msg, struct simco_admission *adm);
+void mbx_session_authenticate(void *conn, const struct simco_msg *msg, struct simco_admission *adm);
+void mbx_session_state(void *conn, enum simco_session_state state);
 
 /* mbx_rest.c */
 extern const struct rest_route mbx_routes[];

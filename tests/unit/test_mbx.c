@@ -28,8 +28,11 @@
 	"{\"internal\":\"10.0.0.0/8\",\"external\":\"0.0.0.0/0\"}]},"                              \
 	"\"b\":{\"address\":[\"127.0.0.2\"],\"permit\":[]}},"                                      \
 	"\"firewall\":{\"inside\":[\"i\"],\"outside\":[\"o\"]},"                                   \
-	"\"limits\":{\"sessions\":%u,\"output_bytes\":262144,\"rules\":100000},"                   \
+	"\"limits\":{\"sessions\":%u,\"sessions_per_agent\":64,\"output_bytes\":262144,\"rules\":" \
+	"100000},"                                                                                 \
 	"\"ledger\":\"%s/ledger\",\"rest\":{\"listen\":[\"unix:%s/sock\"]}%s}"
+
+#define FLOODERS 40
 
 static struct {
 	struct loop *loop;
@@ -96,6 +99,12 @@ static int start(void **state)
 {
 	(void)state;
 	return start_with(4);
+}
+
+static int start_roomy(void **state)
+{
+	(void)state;
+	return start_with(FLOODERS);
 }
 
 static int stop(void **state)
@@ -338,47 +347,68 @@ static void test_too_many(void **state)
 		client_close(&c[i]);
 }
 
-/* One session asks as fast as it can; another one's request takes a few turns. */
+static void count_op(const struct fw_op *op, void *arg)
+{
+	(void)op;
+	++*(unsigned *)arg;
+}
+
+static void pump_all(struct client *c, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		pump_writes(&c[i]);
+}
+
+/* Reads replies until `n` came, all of that type and in order. */
+static void read_replies(struct client *c, unsigned n, uint16_t type)
+{
+	struct simco_msg m;
+
+	for (unsigned got = 0; got < n;) {
+		pump_writes(c);
+		loop_run_once(box.loop, 1);
+		pump_reads(c);
+		while (next(c, &m)) {
+			if (m.type == SIMCO_ARE)
+				continue;
+			assert_int_equal(m.type, type);
+			assert_int_equal(m.tid, ++got + 1); /* the first was SE */
+		}
+		assert_true(!c->closed || got == n);
+	}
+}
+
+/* Many sessions ask as fast as they can; a turn stays short, nothing is lost. */
 static void test_fair_turns(void **state)
 {
-	struct simco_msg prs = {.type = SIMCO_PRS_REQ, .pid = 12345}, m;
-	unsigned answered = 0, turns = 0;
-	struct client flood, quiet;
+	unsigned ops = 0, most = 0, each = 500;
+	static struct client c[FLOODERS];
 
 	(void)state;
-	client_open_from(&flood, "127.0.0.1", 0);
-	client_open_from(&quiet, "127.0.0.1", 0);
-	assert_int_equal(establish(&flood), SIMCO_SE_REP);
-	assert_int_equal(establish(&quiet), SIMCO_SE_REP);
-	for (unsigned i = 0; i < 50000; i++)
-		put(&flood, &prs);
-	for (int i = 0; i < 20; i++) { /* fill its buffers */
-		pump_writes(&flood);
-		loop_run_once(box.loop, 0);
-	}
-	put(&quiet, &prs);
-	pump_writes(&quiet);
-	for (; turns < 100; turns++) {
-		pump_writes(&flood);
-		loop_run_once(box.loop, 0);
-		pump_reads(&quiet);
-		if (next(&quiet, &m))
-			break;
-	}
-	assert_true(turns < 10);
-	while (answered < 50000) { /* and nothing of the flood is lost, in order */
-		pump_writes(&flood);
-		loop_run_once(box.loop, 1);
-		pump_reads(&flood);
-		assert_false(flood.closed);
-		while (next(&flood, &m)) {
-			assert_int_equal(m.type, SIMCO_NO_SUCH_RULE);
-			answered++;
-			assert_int_equal(m.tid, answered + 1);
+	for (int i = 0; i < FLOODERS; i++) {
+		client_open_from(&c[i], "127.0.0.1", 0);
+		assert_int_equal(establish(&c[i]), SIMCO_SE_REP);
+		for (unsigned k = 0; k < each; k++) {
+			struct simco_msg m = per((uint16_t)(10000 + k));
+
+			m.tuple[SIMCO_INTERNAL].port = (uint16_t)(5000 + i);
+			put(&c[i], &m);
 		}
 	}
-	client_close(&flood);
-	client_close(&quiet);
+	fw_fake_on_op(box.fw, count_op, &ops);
+	for (int i = 0; i < 1000 && (fw_fake_elements(box.fw) < 2 * FLOODERS * each); i++) {
+		pump_all(c, FLOODERS);
+		ops = 0;
+		loop_run_once(box.loop, 1);
+		most = ops > most ? ops : most;
+	}
+	assert_int_equal(fw_fake_elements(box.fw), 2 * FLOODERS * each);
+	assert_true(most > 0 &&
+		    most < 5000); /* 20000 PERs are there at once, two operations each */
+	for (int i = 0; i < FLOODERS; i++) {
+		read_replies(&c[i], each, SIMCO_PER_REP);
+		client_close(&c[i]);
+	}
 }
 
 /* One GET over the unix socket. */
@@ -438,6 +468,7 @@ static void test_reader_that_stops(void **state)
 	prs.pid = 2;
 	assert_int_equal(ask(&other, &prs), SIMCO_NO_SUCH_RULE);
 	client_close(&other);
+	read_replies(&deaf, 1000000, SIMCO_NO_SUCH_RULE); /* it hears again: nothing is lost */
 	client_close(&deaf);
 }
 
@@ -549,7 +580,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_half_closed, start, stop),
 		cmocka_unit_test_setup_teardown(test_who, start, stop),
 		cmocka_unit_test_setup_teardown(test_too_many, start, stop),
-		cmocka_unit_test_setup_teardown(test_fair_turns, start, stop),
+		cmocka_unit_test_setup_teardown(test_fair_turns, start_roomy, stop),
 		cmocka_unit_test_setup_teardown(test_reader_that_stops, start, stop),
 		cmocka_unit_test_setup_teardown(test_lost_tables, start, stop),
 		cmocka_unit_test_setup_teardown(test_shutdown, start, stop),
