@@ -614,8 +614,12 @@ static int use_servers(ares_channel channel, const struct addr_port *servers, si
 
 static int open_channel(struct resolver *r, const struct addr_port *servers, size_t n)
 {
+	/* ARES_FLAG_NOSEARCH means nothing to ares_getaddrinfo(): no domains to search in does. */
+	int what = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB |
+		   (n > 0 ? ARES_OPT_DOMAINS : 0);
 	struct ares_options o = {
-		.flags = ARES_FLAG_NOALIASES | (n > 0 ? ARES_FLAG_NOSEARCH : 0),
+		.flags = ARES_FLAG_NOALIASES,
+		.ndomains = 0,
 		/* c-ares doubles it with every round: all tries fit into our timeout. */
 		.timeout = (int)(r->limits.timeout_ms / 8) + 1,
 		.tries = TRIES,
@@ -626,9 +630,7 @@ static int open_channel(struct resolver *r, const struct addr_port *servers, siz
 	if (ares_library_init(ARES_LIB_INIT_ALL) != ARES_SUCCESS)
 		return ERR_NOMEM;
 	r->library = true;
-	if (ares_init_options(&r->channel, &o,
-			      ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES |
-				      ARES_OPT_SOCK_STATE_CB) != ARES_SUCCESS) {
+	if (ares_init_options(&r->channel, &o, what) != ARES_SUCCESS) {
 		r->channel = NULL;
 		return ERR_NOMEM;
 	}

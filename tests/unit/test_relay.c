@@ -2,15 +2,20 @@
  * The media relay with real sockets on the loopback: who gets through, who
  * does not, and which ports are taken.
  */
+#define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -82,9 +87,9 @@ struct end {
 	struct addr_port me;
 };
 
-static struct end end_open(struct addr a)
+static struct end end_open_at(struct addr a, uint16_t port)
 {
-	struct end e = {.me = {.addr = a}};
+	struct end e = {.me = {.addr = a, .port = port}};
 	struct sockaddr_storage sa;
 	socklen_t len = addr_to_sockaddr(&e.me, &sa);
 
@@ -95,6 +100,11 @@ static struct end end_open(struct addr a)
 	assert_int_equal(getsockname(e.fd, (struct sockaddr *)&sa, &len), 0);
 	assert_int_equal(addr_from_sockaddr((struct sockaddr *)&sa, &e.me), 0);
 	return e;
+}
+
+static struct end end_open(struct addr a)
+{
+	return end_open_at(a, 0);
 }
 
 static void end_send(const struct end *e, struct addr_port to, const char *text)
@@ -600,6 +610,74 @@ static void test_bad_wishes(void **state)
 	assert_null(relays_new(s->loop, &none));
 }
 
+/* --- a second IPv6 address, in a network of our own ----------------------- */
+
+/* As linux/ipv6.h, which does not go with netinet/in.h. */
+struct address_request {
+	struct in6_addr addr;
+	uint32_t prefix_len;
+	int ifindex;
+};
+
+static bool own_network(const char *const *addresses, size_t n)
+{
+	struct ifreq up = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_LOOPBACK | IFF_RUNNING};
+	bool ok;
+	int fd;
+
+	if (unshare(CLONE_NEWNET) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0)
+		return false;
+	fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ok = fd >= 0 && ioctl(fd, SIOCSIFFLAGS, &up) == 0;
+	for (size_t i = 0; ok && i < n; i++) {
+		struct address_request r = {.prefix_len = 128, .ifindex = 1};
+		struct addr a = text_addr(addresses[i]);
+
+		memcpy(&r.addr, a.b, sizeof(r.addr));
+		ok = ioctl(fd, SIOCSIFADDR, &r) == 0;
+		/* The kernel makes it usable a moment later. */
+		for (int k = 0; ok && k < 200 && !port_free(a, FIRST); k++)
+			usleep(5000);
+	}
+	close(fd);
+	return ok;
+}
+
+/* Each differs from the client in one word; the source counts, not the destination. */
+static void test_strangers_ipv6(void **state)
+{
+	static const char *const hosts[] = {"fd01:0:0:1::1", "fd02:0:0:1::1", "fd01:0:0:2::1",
+					    "fd01:0:0:1:1::1", "fd01:0:0:1::2"};
+	struct stage *s = *state;
+	struct end e[ARRAY_LEN(hosts)];
+	struct relay *r;
+	struct addr_port in, out;
+
+	if (!own_network(hosts, ARRAY_LEN(hosts)))
+		skip();
+	r = new_relay(s, s->six, text_addr(hosts[4]), 1);
+	in = relay_local(r, RELAY_CLIENT, 0);
+	out = relay_local(r, RELAY_FAR, 0);
+	for (size_t i = 0; i < ARRAY_LEN(hosts); i++)
+		e[i] = end_open(text_addr(hosts[i]));
+	/* Equal ports, so that only the addresses tell them apart. */
+	for (size_t i = 1; i < 4; i++) {
+		close(e[i].fd);
+		e[i] = end_open_at(text_addr(hosts[i]), e[0].me.port);
+	}
+	set_remotes(r, 0, &e[0], &e[4]);
+	for (unsigned i = 1; i < 4; i++) {
+		end_send(&e[i], in, "stranger");
+		expect_nothing(s, &e[4]);
+		assert_int_equal(relay_stats(r, RELAY_CLIENT, 0).dropped, i);
+	}
+	end_send(&e[0], in, "mine");
+	expect(s, &e[4], out, "mine");
+	for (size_t i = 0; i < ARRAY_LEN(hosts); i++)
+		close(e[i].fd);
+	relay_free(r);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -621,6 +699,7 @@ int main(void)
 		TEST(test_exhaustion),
 		TEST(test_foreign_ports),
 		TEST(test_bad_wishes),
+		TEST(test_strangers_ipv6), /* the last: leaves the host's network */
 	};
 
 	return cmocka_run_group_tests_name("relay", tests, NULL, NULL);

@@ -403,7 +403,19 @@ static void test_no_such_name(void **state)
 	check_fails(s, "nx.test", 4, ERR_NOENT);
 	check_fails(s, "nx.test", 0, ERR_NOENT);
 	assert_int_equal(s->asked, 3);
-	/* Given servers are asked for the name as it is, without a search list. */
+}
+
+/* Given servers are asked for the name as it is, whatever the host's search list. */
+static void test_no_search_list(void **state)
+{
+	struct stage *s = *state;
+
+	resolver_free(s->r);
+	setenv("LOCALDOMAIN", "search.example", 1);
+	s->r = resolver_new_limited(s->loop, &s->server, 1, &limits);
+	unsetenv("LOCALDOMAIN");
+	check_fails(s, "nx.test", 4, ERR_NOENT);
+	assert_int_equal(s->asked, 1);
 	assert_string_equal(s->last_name, "nx.test");
 }
 
@@ -426,6 +438,45 @@ static void test_hosts_file(void **state)
 
 	check(s, "localhost", 4, "127.0.0.1");
 	check(s, "LocalHost", 4, "127.0.0.1");
+	assert_int_equal(s->asked, 0);
+}
+
+/* A name that only this host's file knows; not every host has one. */
+static bool own_name(char *addr, char *name, size_t room)
+{
+	FILE *f = fopen("/etc/hosts", "r");
+	char line[256], *a, *b, *rest;
+	bool found = false;
+
+	while (f != NULL && !found && fgets(line, sizeof(line), f) != NULL) {
+		a = strtok_r(line, " \t\n", &rest);
+		b = a != NULL && a[0] != '#' ? strtok_r(NULL, " \t\n", &rest) : NULL;
+		if (b == NULL || b[0] == '#' || strstr(b, "local") != NULL ||
+		    strstr(a, "127.") != a)
+			continue;
+		snprintf(addr, room, "%s", a);
+		snprintf(name, room, "%s", b);
+		found = true;
+	}
+	if (f != NULL)
+		fclose(f);
+	return found;
+}
+
+static void test_own_name(void **state)
+{
+	struct stage *s = *state;
+	char addr[128], name[128], text[ADDR_STRLEN];
+	struct result res;
+	bool found = false;
+
+	if (!own_name(addr, name, sizeof(name)))
+		skip();
+	res = look_up(s, name, 4);
+	assert_int_equal(res.err, 0);
+	for (size_t i = 0; i < res.n; i++)
+		found = found || strcmp(addr_str(&res.addrs[i], text), addr) == 0;
+	assert_true(found);
 	assert_int_equal(s->asked, 0);
 }
 
@@ -481,7 +532,7 @@ static void test_timeout(void **state)
 
 	check_fails(s, "mute.test", 4, ERR_TIMEOUT);
 	took = loop_now_ms(s->loop) - begin;
-	assert_in_range(took, 200, 800);
+	assert_in_range(took, 200, 2000);
 	assert_in_range(s->asked, 2, 4); /* UDP may lose a question */
 }
 
@@ -495,7 +546,7 @@ static void test_timeout_of_many_servers(void **state)
 	resolver_free(s->r);
 	s->r = resolver_new_limited(s->loop, servers, 4, &limits);
 	check_fails(s, "mute.test", 4, ERR_TIMEOUT);
-	assert_in_range(loop_now_ms(s->loop) - begin, 300, 450);
+	assert_in_range(loop_now_ms(s->loop) - begin, 300, 900);
 }
 
 static void test_bad_answers(void **state)
@@ -740,8 +791,10 @@ int main(void)
 		TEST(test_capped_answer),
 		TEST(test_mapped),
 		TEST(test_no_such_name),
+		TEST(test_no_search_list),
 		TEST(test_numeric),
 		TEST(test_hosts_file),
+		TEST(test_own_name),
 		TEST(test_names),
 		TEST(test_timeout),
 		TEST(test_timeout_of_many_servers),
