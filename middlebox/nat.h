@@ -21,6 +21,7 @@ struct binding {
 	uint32_t batch; /* the batch that touches it */
 	uint32_t next;
 	uint64_t until_ms; /* what the kernel was told, without grace */
+	bool resend;	   /* it refused the last time */
 };
 
 struct nat {

@@ -106,8 +106,10 @@ static void bind_ops(struct core *c, struct request *q, const struct rule *r, bo
 		if (!b)
 			continue;
 		b->batch = c->batch;
-		if (!force && b->until_ms >= r->expires_ms && !(r->flags & RULE_TWICE))
+		if (!force && !b->resend && b->until_ms >= r->expires_ms &&
+		    !(r->flags & RULE_TWICE))
 			continue;
+		b->resend = false;
 		if (b->until_ms < r->expires_ms)
 			b->until_ms = r->expires_ms;
 		bind_op(c, q, &f, b->until_ms, now_ms);

@@ -8,15 +8,19 @@
 
 #include "middlebox/ledger.h"
 
+struct rule_heads {
+	uint32_t *slot; /* first of each chain */
+	uint32_t mask;
+};
+
 struct rule_table {
 	struct ledger led;
-	uint32_t mask; /* of the bucket arrays */
 	uint64_t key[2];
-	uint32_t *by_pid, *by_gid, *by_twin, *by_int, *by_ext;
-	uint32_t wild_int, wild_ext; /* enable rules without one such address */
-	uint32_t *disabled_by;	     /* disable rules by external, else by internal address */
-	uint32_t disabled_wild;	     /* disable rules with neither */
-	uint32_t disabled;	     /* all of them */
+	struct rule_heads by_pid, by_gid, by_twin, by_int, by_ext;
+	uint32_t wild_int, wild_ext;   /* enable rules without one such address */
+	struct rule_heads disabled_by; /* disable rules by external, else by internal address */
+	uint32_t disabled_wild;	       /* disable rules with neither */
+	uint32_t disabled;	       /* all of them */
 	uint32_t *heap;
 	uint32_t n_heap;
 	uint32_t free; /* stack of free slots, through next_pid */

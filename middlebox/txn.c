@@ -75,7 +75,7 @@ bool core_settle(struct core *c, uint32_t batch, uint64_t now_ms)
 }
 
 /* A binding whose refresh never reached the kernel is sent again next time. */
-static void forget_until(struct core *c, const struct rule *r)
+static void bind_again(struct core *c, const struct rule *r)
 {
 	for (unsigned i = 0; i < rule_bindings(r); i++) {
 		struct fw_binding f;
@@ -84,7 +84,7 @@ static void forget_until(struct core *c, const struct rule *r)
 		rule_binding(r, i, &f);
 		b = nat_find(&c->nat, f.protocol, &f.inside);
 		if (b)
-			b->until_ms = 0;
+			b->resend = true;
 	}
 }
 
@@ -116,7 +116,7 @@ static void undo(struct core *c, struct request *q, struct rule *r, uint64_t now
 			rule_moved(&c->t, r);
 			break;
 		}
-		forget_until(c, r);
+		bind_again(c, r);
 		rule_drop(c, r);
 		break;
 	case ACT_ENABLE:
@@ -125,7 +125,7 @@ static void undo(struct core *c, struct request *q, struct rule *r, uint64_t now
 		rule_moved(&c->t, r);
 		break;
 	case ACT_REFRESH:
-		forget_until(c, r);
+		bind_again(c, r);
 		r->expires_ms = q->old_expires;
 		rule_moved(&c->t, r);
 		break;
