@@ -58,6 +58,12 @@ struct request {
 	uint32_t *pids; /* heap, PRL */
 };
 
+/* An ARE that no request waits for: given in slices, and after what caused it. */
+struct late_event {
+	uint32_t pid, lifetime, sweep;
+	uint16_t owner;
+};
+
 /* A disable rule that still looks for what it ends. */
 struct sweep {
 	uint32_t pid;
@@ -68,6 +74,7 @@ struct sweep {
 /* Slots looked at and rules ended in one slice: well under a millisecond. */
 #define SLICE_SLOTS 4096u
 #define SLICE_ENDS 32u
+#define SLICE_EVENTS 128u
 
 struct core {
 	const struct core_conf *conf;
@@ -92,6 +99,10 @@ struct core {
 	size_t cap_result;
 	uint32_t n_txn;
 	uint32_t batch;
+
+	struct late_event *late;
+	size_t n_late, cap_late;
+	bool late_due; /* some wait only for their slice */
 
 	struct sweep *sweeps;
 	size_t n_sweeps, cap_sweeps;

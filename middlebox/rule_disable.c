@@ -97,7 +97,6 @@ static bool end_for(struct core *c, uint32_t pid, struct rule *r, uint64_t now_m
 	if (!q)
 		return false;
 	q->sweep = pid;
-	q->held = true;
 	q->event_to_all = true;
 	reply_event(q, r, 0);
 	rule_finish(c, q, r, now_ms);

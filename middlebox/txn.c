@@ -187,16 +187,79 @@ void core_flush(struct core *c, uint64_t now_ms)
 	c->n_txn = 0;
 }
 
-static void give_events(struct core *c, const struct request *q)
+/* To every session that may access the rule, except `but`. Number of events given. */
+static unsigned give_event(struct core *c, const struct session *but, uint16_t owner, uint32_t pid,
+			   uint32_t lifetime)
 {
 	struct session *s, *next;
+	unsigned n = 0;
 
 	for (s = c->sessions; s; s = next) {
 		next = s->next;
-		if (s->closed || (s == q->session && !q->event_to_all))
+		if (s->closed || s == but || !core_may_access(c, s->owner, owner))
 			continue;
-		if (core_may_access(c, s->owner, q->event_owner))
-			c->ops.event(c->arg, s->handle, q->event_pid, q->event_lifetime);
+		c->ops.event(c->arg, s->handle, pid, lifetime);
+		n++;
+	}
+	return n;
+}
+
+/* An event without a reply waits for its slice; without memory it goes at once. */
+static void give_late(struct core *c, const struct request *q)
+{
+	size_t cap = c->cap_late ? c->cap_late * 2 : 64;
+	struct late_event *late = c->late;
+
+	if (c->n_late == c->cap_late) {
+		late = realloc(c->late, cap * sizeof(*late));
+		if (!late) {
+			give_event(c, NULL, q->event_owner, q->event_pid, q->event_lifetime);
+			return;
+		}
+		c->late = late;
+		c->cap_late = cap;
+	}
+	late[c->n_late++] = (struct late_event){.pid = q->event_pid,
+						.lifetime = q->event_lifetime,
+						.sweep = q->sweep,
+						.owner = q->event_owner};
+}
+
+static bool sweep_active(const struct core *c, uint32_t pid)
+{
+	for (size_t i = 0; pid && i < c->n_sweeps; i++) {
+		if (c->sweeps[i].pid == pid)
+			return true;
+	}
+	return false;
+}
+
+/* A slice of the late ones; those of an active sweep stay until its reply went. */
+static void give_slice(struct core *c)
+{
+	size_t n = c->n_late, kept = 0;
+	unsigned given = 0;
+
+	c->late_due = false;
+	for (size_t i = 0; i < n; i++) {
+		struct late_event e = c->late[i];
+
+		if (sweep_active(c, e.sweep)) {
+			c->late[kept++] = e;
+		} else if (given >= SLICE_EVENTS) {
+			c->late[kept++] = e;
+			c->late_due = true;
+		} else {
+			given += 1 + give_event(c, NULL, e.owner, e.pid, e.lifetime);
+		}
+	}
+	if (c->n_late > n)
+		memmove(c->late + kept, c->late + n, (c->n_late - n) * sizeof(*c->late));
+	c->n_late -= n - kept;
+	if (c->n_late == 0 && c->cap_late > 4096) { /* a great end is over */
+		free(c->late);
+		c->late = NULL;
+		c->cap_late = 0;
 	}
 }
 
@@ -208,9 +271,11 @@ static void give_one(struct core *c, size_t i)
 		q.reply.pid_list = q.pids;
 		c->ops.reply(c->arg, q.session->handle, &q.reply);
 	}
-	if (q.event_pid)
-		give_events(c, &q);
 	free(q.pids);
+	if (q.event_pid && q.event_to_all)
+		give_late(c, &q);
+	else if (q.event_pid)
+		give_event(c, q.session, q.event_owner, q.event_pid, q.event_lifetime);
 }
 
 void core_bury_sessions(struct core *c)
@@ -264,6 +329,7 @@ void core_give(struct core *c)
 	c->settled -= n - kept; /* a callback may have settled more */
 	for (struct session *s = c->sessions; s; s = s->next)
 		s->blocked = false;
+	give_slice(c);
 	c->giving = false;
 	core_bury_sessions(c);
 }

@@ -357,6 +357,7 @@ static void test_long_sweep(void **state)
 	struct kit k;
 	struct simco_msg m, d = {.type = SIMCO_PDR_REQ, .lifetime = 60, .tid = 7};
 	unsigned slices = 0;
+	uint32_t last;
 
 	(void)state;
 	kit_open(&k, FW_NAT_NONE, NULL);
@@ -368,6 +369,10 @@ static void test_long_sweep(void **state)
 		m = per((uint8_t)i, (uint16_t)(5000 + i), 600);
 		assert_int_equal(kit_ask(&k, 0, &m), SIMCO_PER_REP);
 	}
+	last = k.last.pid;
+	/* §8.7: a list of more than 8,191 rules does not fit. */
+	assert_int_equal(kit_ask(&k, 0, &(struct simco_msg){.type = SIMCO_PRL_REQ}),
+			 SIMCO_REPLY_TOO_BIG);
 	d.tuple[SIMCO_INTERNAL] = (struct simco_tuple){
 		.protocols_only = true, .ip_version = SIMCO_IPV4, .protocol = 17};
 	d.tuple[SIMCO_EXTERNAL] = d.tuple[SIMCO_INTERNAL];
@@ -376,20 +381,38 @@ static void test_long_sweep(void **state)
 	k.asked++;
 	core_request(k.core, &k.session[2], &d, k.now);
 	core_commit(k.core, k.now);
+	/* What it is about to end cannot be prolonged any more, but ended it can. */
+	m = (struct simco_msg){.type = SIMCO_PLC_REQ, .pid = last, .lifetime = 100, .tid = 7};
+	k.asked++;
+	core_request(k.core, &k.session[0], &m, k.now);
+	core_commit(k.core, k.now);
+	assert_int_equal(k.last.type, SIMCO_LIFETIME_NOT_EXTENDED);
+	m.lifetime = 0;
+	k.asked++;
+	core_request(k.core, &k.session[0], &m, k.now);
+	core_commit(k.core, k.now);
+	assert_int_equal(k.last.type, SIMCO_PRD_REP);
 	/* The agent's next request waits behind it; others do not. */
 	assert_int_not_equal(k.asked, k.answered);
 	d = (struct simco_msg){.type = SIMCO_PRL_REQ, .tid = 7};
 	k.asked++;
 	core_request(k.core, &k.session[2], &d, k.now);
-	m = per(1, 9, 60);
-	m.tuple[SIMCO_INTERNAL].protocol = m.tuple[SIMCO_EXTERNAL].protocol = 6;
-	assert_int_equal(kit_ask(&k, 1, &(struct simco_msg){.type = SIMCO_PRL_REQ}), SIMCO_PRL_REP);
+	k.asked++;
+	core_request(k.core, &k.session[1], &d, k.now);
+	core_commit(k.core, k.now);
+	assert_int_equal(k.last.type, SIMCO_PRL_REP);
 	while (core_deadline(k.core) == 0) {
+		unsigned before = k.events;
+
 		core_tick(k.core, k.now);
+		assert_true(k.events - before <= 260);
 		slices++;
 	}
 	assert_int_equal(k.asked, k.answered);
 	assert_int_equal(k.last.type, SIMCO_PRL_REP);
+	assert_true(slices > 300);
+	/* Every end is heard of by the owner; the first was ended by PLC. */
+	assert_int_equal(k.events, 9999);
 	assert_int_equal(fw_fake_elements(k.fw), 0);
 	assert_int_equal(core_stats(k.core).rules, 1);
 	kit_close(&k);
