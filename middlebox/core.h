@@ -116,7 +116,10 @@ struct core_stats {
 	uint64_t rules, reserved, enabled, disabled, bindings, elements, expired, requests, refused;
 };
 struct core_stats core_stats(const struct core *c);
-/* REST: rules after `after` (a PID), at most `limit`. Returns the last PID written, 0: none. */
+/*
+ * REST: a page of at most `limit` rules. `after` is what the page before
+ * returned, 0 at first. Returns the last PID written, 0: none.
+ */
 uint32_t core_rest_rules(struct core *c, uint32_t after, unsigned limit, uint64_t now_ms,
 			 struct jsonw *w);
 bool core_rest_rule(struct core *c, uint32_t pid, uint64_t now_ms, struct jsonw *w);

@@ -76,6 +76,11 @@ struct sweep {
 #define SLICE_ENDS 32u
 #define SLICE_EVENTS 128u
 
+/* Where a REST page ended. */
+struct page_end {
+	uint32_t pid, slot;
+};
+
 struct core {
 	const struct core_conf *conf;
 	struct fw *fw;
@@ -111,6 +116,8 @@ struct core {
 	uint32_t idle_at;	/* next slot of the idle scan, RULE_NONE: between scans */
 	uint64_t idle_next_ms;	/* start of the next scan */
 	uint64_t idle_every_ms; /* 0: no agent has an idle timeout */
+	struct page_end pages[8];
+	unsigned next_page;
 	struct core_stats stats;
 };
 

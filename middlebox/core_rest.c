@@ -88,26 +88,23 @@ static void write_rule(struct core *c, struct rule *r, uint64_t now_ms, struct j
 	jsonw_object_end(w);
 }
 
-/* Keeps the `limit` smallest PIDs above `after`, in order. */
-static unsigned page(struct core *c, uint32_t after, uint32_t *pids, unsigned limit)
+/*
+ * Pages go in the order of slots, so that one costs the same with a million
+ * rules. The last PID of a page names its slot also when that rule has gone.
+ */
+static uint32_t page_start(struct core *c, uint32_t after, uint32_t *floor)
 {
-	uint32_t high = ledger_high(&c->t.led);
-	unsigned n = 0;
+	struct rule *r = rule_by_pid(&c->t, after);
 
-	for (uint32_t s = 0; s < high; s++) {
-		const struct rule *r = rule_at(&c->t, s);
-		unsigned i;
-
-		if (r->slot == SLOT_FREE || r->pid <= after ||
-		    (n == limit && r->pid >= pids[n - 1]))
-			continue;
-		if (n < limit)
-			n++;
-		for (i = n - 1; i > 0 && pids[i - 1] > r->pid; i--)
-			pids[i] = pids[i - 1];
-		pids[i] = r->pid;
+	*floor = 0;
+	if (r || after == 0)
+		return r ? rule_slot(&c->t, r) + 1 : 0;
+	for (size_t i = 0; i < ARRAY_LEN(c->pages); i++) {
+		if (c->pages[i].pid == after)
+			return c->pages[i].slot + 1;
 	}
-	return n;
+	*floor = after; /* not one of ours: at least nothing older */
+	return 0;
 }
 
 #define PAGE_MAX 256u
@@ -115,17 +112,22 @@ static unsigned page(struct core *c, uint32_t after, uint32_t *pids, unsigned li
 uint32_t core_rest_rules(struct core *c, uint32_t after, unsigned limit, uint64_t now_ms,
 			 struct jsonw *w)
 {
-	uint32_t pids[PAGE_MAX], last = 0;
-	unsigned n = page(c, after, pids, limit < PAGE_MAX ? limit : PAGE_MAX);
+	uint32_t high = ledger_high(&c->t.led), floor, last = 0;
+	uint32_t s = page_start(c, after, &floor);
+	unsigned n = 0;
 
-	for (unsigned i = 0; i < n; i++) {
-		struct rule *r = rule_by_pid(&c->t, pids[i]);
+	for (; s < high && n < limit && n < PAGE_MAX; s++) {
+		struct rule *r = rule_at(&c->t, s);
 
-		if (!r)
+		if (r->slot == SLOT_FREE || r->pid <= floor)
 			continue;
 		write_rule(c, r, now_ms, w);
 		last = r->pid;
+		n++;
+		c->pages[c->next_page] = (struct page_end){last, s};
 	}
+	if (last)
+		c->next_page = (c->next_page + 1) % ARRAY_LEN(c->pages);
 	return last;
 }
 

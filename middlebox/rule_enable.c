@@ -109,7 +109,7 @@ static uint16_t check_wildcards(const struct core *c, const struct agent_conf *a
 		return SIMCO_WILDCARDING_NOT_SUPPORTED; /* a binding has one A0 */
 	if (nat && in->range > RULE_PORTS_MAX)
 		return SIMCO_ILLEGAL_NOSP;
-	if (nat && c->nat.mode == FW_NAT_TWICE && wild(ex))
+	if (nat && c->nat.mode == FW_NAT_TWICE && w->flags != RULE_NAT && wild(ex))
 		return SIMCO_WILDCARDING_NOT_SUPPORTED; /* and one A3 where the way back is mapped
 							 */
 	if (w->direction != SIMCO_BIDIRECTIONAL)
