@@ -7,7 +7,7 @@ from lib import topo
 from lib.capture import Capture, lost_sequence_numbers, udp
 from lib.peers import Ffmpeg, GstServer
 from lib.proc import wait_until
-from lib.rtsp import Client, Server
+from lib.rtsp import Client, Sender, Server
 from lib.sluice import PATIENCE
 
 import pytest
@@ -46,6 +46,38 @@ def test_middlebox_killed_while_a_stream_plays(site, cleanup, directory, nat):
     assert not any(s.net.fw.elements().values()) or all(
         topo.SERVER not in line for line in
         s.net.fw.run("nft", "list", "table", "inet", "sluice").splitlines())
+
+
+@pytest.mark.parametrize("nat", [False, True], ids=["firewall", "nat"])
+def test_no_packet_is_lost_while_the_middlebox_is_killed_and_comes_back(
+        site, cleanup, directory, nat):
+    """Some thousand packets a second: a gap of a millisecond would show."""
+    s = site(nat)
+    server = Server(s.net.server, topo.SERVER)
+    cleanup(server.close)
+    client = Client(s.net.client, topo.SERVER, topo.CLIENT)
+    cleanup(client.close)
+    client.setup(0)
+    client.play()
+    link = Capture(s.net.client, "eth0", directory + "/client.pcap", "udp")
+    cleanup(link.proc.stop)
+    sender = Sender(server.all_streams()[0])
+    cleanup(sender.stop)
+    for _ in range(3):
+        time.sleep(0.3)
+        s.middlebox.kill()
+        time.sleep(0.3)
+        s.start_middlebox()
+    s.agent.wait_ready()
+    time.sleep(0.3)
+    sender.stop()
+    time.sleep(0.2)
+    sent = next(sender.stream.sequence) - 1
+    arrived = udp(link.stop(), src=topo.SERVER)
+    assert sent > 3000
+    assert len(arrived) == sent and lost_sequence_numbers(arrived) == 0
+    assert client.teardown().status == 200
+    s.wait_no_rules()
 
 
 def test_sessions_that_end_while_the_middlebox_is_away_are_released_after_it_returns(

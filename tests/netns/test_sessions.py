@@ -1,6 +1,5 @@
 """Sessions of a scripted client and server: order of events, failures, ends."""
 
-import threading
 import time
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from lib import topo
 from lib.capture import Capture, rtsp, udp
 from lib.proc import wait_until
-from lib.rtsp import Client, Closed, Server, encode
+from lib.rtsp import Client, Closed, Sender, Server, encode
 from lib.sluice import PATIENCE
 
 BOTH = pytest.mark.parametrize("nat", [False, True], ids=["firewall", "nat"])
@@ -29,27 +28,6 @@ def world(site, cleanup):
         s.client = client
         return s
     return make
-
-
-class Sender:
-    """A stream that is sent on and on, every 5 ms, in the background."""
-
-    def __init__(self, stream):
-        self.stream, self.going = stream, True
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
-
-    def run(self):
-        while self.going:
-            try:
-                self.stream.send()
-            except OSError:
-                return
-            time.sleep(0.005)
-
-    def stop(self):
-        self.going = False
-        self.thread.join()
 
 
 @pytest.mark.san

@@ -5,6 +5,7 @@ import random
 import socket
 import struct
 import threading
+import time
 
 from .proc import wait_until
 
@@ -199,6 +200,27 @@ class Stream:
             data = struct.pack(">BBHII", 0x80, 96, number & 0xFFFF, number * 160, 7)
         data += bytes(max(0, size - len(data)))
         self.pair[component].sendto(data, (self.peer[0], self.peer[1] + component))
+
+
+class Sender:
+    """Sends on a stream again and again in the background, some thousand packets a second."""
+
+    def __init__(self, stream, pause=0.0002):
+        self.stream, self.pause, self.going = stream, pause, True
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        while self.going:
+            try:
+                self.stream.send()
+            except OSError:
+                return
+            time.sleep(self.pause)
+
+    def stop(self):
+        self.going = False
+        self.thread.join()
 
 
 class Server:
