@@ -124,9 +124,9 @@ static int set_up_client(SSL_CTX *ssl, const struct tls_files *f, char *why, siz
 	}
 	if (f->certificate != NULL)
 		err = load_own(ssl, f, why, size);
-	if (err == 0)
+	if (err == 0 && !f->unverified)
 		err = load_ca(ssl, f->ca, true, why, size);
-	SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, NULL);
+	SSL_CTX_set_verify(ssl, f->unverified ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
 	return err;
 }
 

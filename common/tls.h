@@ -19,6 +19,7 @@ struct tls_files {
 	const char *certificate; /* PEM, leaf first; a client may have none */
 	const char *key;	 /* PEM, without passphrase */
 	const char *ca;		 /* PEM bundle that peers are verified against */
+	bool unverified;	 /* client: whoever answers will do */
 };
 
 /*
@@ -30,7 +31,7 @@ struct tls_files {
  * Server: with `ca` set, a client must prove itself with a certificate of that
  * CA; without, clients stay nameless.
  * Client: verifies the server against `ca` (NULL: the system's) and against
- * the name in stream_opts.tls_name, always.
+ * the name in stream_opts.tls_name, unless `unverified` says otherwise.
  */
 struct tls_ctx *tls_ctx_server_new(const struct tls_files *files, int *err, char *why, size_t size);
 struct tls_ctx *tls_ctx_client_new(const struct tls_files *files, int *err, char *why, size_t size);

@@ -37,6 +37,10 @@ struct rtsp_client *rtsp_client_new(struct rtsp_engine *e, const struct rtsp_ter
 	c = calloc(1, sizeof(*c));
 	if (c == NULL || h->clients >= e->limits.connections_per_client)
 		goto fail;
+	c->terms = *terms;
+	c->target = *target;
+	if (terms->mode == RTSP_REVERSE && rtsp_target_front(c) < 0)
+		goto fail;
 	c->timer = e->io->timer_new(e->arg, client_check, c);
 	if (c->timer == NULL)
 		goto fail;
@@ -44,10 +48,9 @@ struct rtsp_client *rtsp_client_new(struct rtsp_engine *e, const struct rtsp_ter
 	c->serial = ++e->serial;
 	snprintf(c->name, sizeof(c->name), "c%" PRIu64, c->serial);
 	c->wire = wire;
-	c->terms = *terms;
+	rtsp_plan_ref(c->terms.plan);
 	c->host = h;
 	c->peer = *peer;
-	c->target = *target;
 	rtsp_parser_init(&c->parser, &terms->limits);
 	c->txns_end = &c->txns;
 	c->seen_ms = rtsp_now(e);
@@ -60,6 +63,8 @@ struct rtsp_client *rtsp_client_new(struct rtsp_engine *e, const struct rtsp_ter
 	client_arm(c);
 	return c;
 fail:
+	if (c != NULL)
+		free(c->front);
 	free(c);
 	rtsp_host_drop(e, h);
 	return NULL;
@@ -99,6 +104,8 @@ void rtsp_client_destroy(struct rtsp_client *c)
 		e->clients = c->next;
 	if (c->next != NULL)
 		c->next->prev = c->prev;
+	rtsp_plan_unref(c->terms.plan);
+	free(c->front);
 	e->n_clients--;
 	c->host->clients--;
 	rtsp_host_drop(e, c->host);
@@ -207,6 +214,7 @@ static void client_response(struct rtsp_client *c, const struct rtsp_msg *m)
 
 		rtsp_edit_printf(&e, h->value_off, h->value.n, "%" PRIu32, a.server_cseq);
 	}
+	rtsp_target_edit_asked(a.u, m, false, &e);
 	if (rtsp_edits_apply(&e, m->raw, &out) < 0 ||
 	    c->e->io->write(a.u->wire, buf_span(&out)) < 0)
 		rtsp_upstream_kill(a.u, ERR_IO);

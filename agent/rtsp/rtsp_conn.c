@@ -11,6 +11,7 @@
 #include "agent/rtsp/rtsp_route.h"
 #include "common/log.h"
 #include "common/stream.h"
+#include "common/tls.h"
 
 #define WRITE_SPARE (512u << 10) /* more than the engine's high water mark */
 
@@ -21,6 +22,7 @@ struct rtsp_listener {
 	struct addr_port at;
 	bool tproxy, keep; /* keep: the new policy has it, too */
 	struct rtsp_terms terms;
+	struct tls_ctx *tls; /* RTSPS; NULL: plain TCP */
 };
 
 struct rtsp {
@@ -136,6 +138,8 @@ static void *io_connect(void *arg, const struct rtsp_route *route, struct rtsp_u
 		.connect_timeout_ms = route->connect_timeout_ms,
 		.from = route->from,
 		.transparent = !route->rewrite,
+		.tls = route->tls ? route->tls_ctx : NULL,
+		.tls_name = route->tls_name[0] != '\0' ? route->tls_name : NULL,
 	};
 
 	stream_sizes(&o, route->buffer);
@@ -190,11 +194,12 @@ static void io_resolve_cancel(void *question)
 	resolver_cancel(question);
 }
 
-static int io_route(void *arg, const struct rtsp_terms *terms, const struct addr *client,
-		    const struct addr_port *server, struct rtsp_route *out, struct failure *f)
+static int io_route(void *arg, const struct rtsp_terms *terms, const struct rtsp_mount *mount,
+		    const struct addr *client, const struct addr_port *server,
+		    struct rtsp_route *out, struct failure *f)
 {
 	struct rtsp *r = arg;
-	int err = rtsp_route_find(r->agent, terms, client, server, out, f);
+	int err = rtsp_route_find(r->agent, terms, mount, client, server, out, f);
 
 	if (err < 0)
 		return err;
@@ -262,7 +267,7 @@ static void on_accept(int fd, const struct addr_port *peer, void *arg)
 {
 	static const struct stream_ops none = {NULL, NULL, NULL, NULL};
 	struct rtsp_listener *l = arg;
-	struct stream_opts o = {0};
+	struct stream_opts o = {.tls = l->tls};
 	struct addr_port target = {0}, from = *peer;
 	struct rtsp_client *c;
 	struct stream *s;
@@ -274,6 +279,8 @@ static void on_accept(int fd, const struct addr_port *peer, void *arg)
 		return;
 	if (l->terms.mode == RTSP_TRANSPARENT && stream_original_dst(s, &l->at, &target) < 0)
 		target.addr = addr_none;
+	if (l->terms.mode == RTSP_REVERSE)
+		target = stream_local(s);
 	from.addr = addr_unmap(from.addr);
 	target.addr = addr_unmap(target.addr);
 	c = rtsp_client_new(l->r->engine, &l->terms, s, &from, &target);
@@ -285,12 +292,15 @@ static void on_accept(int fd, const struct addr_port *peer, void *arg)
 	stream_set_ops(s, &client_ops, c);
 }
 
-static void terms_from(const struct rtsp_listener_conf *conf, struct rtsp_terms *t)
+static void terms_from(const struct rtsp_listener_conf *conf, struct rtsp_terms *t,
+		       struct rtsp_plan *plan)
 {
 	const struct addr_prefix *from = conf->media_from.v;
 	size_t i;
 
 	memset(t, 0, sizeof(*t));
+	t->plan = plan;
+	t->tls = conf->tls.present;
 	t->mode = (enum rtsp_mode)conf->mode;
 	t->out = (enum rtsp_out)conf->out;
 	if (conf->zone != NULL)
@@ -311,7 +321,39 @@ static void terms_from(const struct rtsp_listener_conf *conf, struct rtsp_terms 
 static void listener_free(struct rtsp_listener *l)
 {
 	stream_listener_free(l->sl);
+	rtsp_plan_unref(l->terms.plan);
+	tls_ctx_unref(l->tls);
 	free(l);
+}
+
+/* What the policy says now. Connections that live keep what they were given. */
+static int listener_terms(struct rtsp_listener *l, const struct rtsp_listener_conf *conf)
+{
+	struct tls_files files = {
+		.certificate = conf->tls.certificate,
+		.key = conf->tls.key,
+		.ca = conf->tls.ca,
+	};
+	struct rtsp_plan *plan = rtsp_plan_new(conf);
+	struct tls_ctx *tls = NULL;
+	char why[256], text[ADDR_PORT_STRLEN];
+	int err = 0;
+
+	if (plan == NULL)
+		return ERR_INVALID;
+	if (conf->tls.present) {
+		tls = tls_ctx_server_new(&files, &err, why, sizeof(why));
+		if (tls == NULL) {
+			log_err("rtsp: TLS on %s: %s", addr_port_str(&l->at, text), why);
+			rtsp_plan_unref(plan);
+			return err;
+		}
+	}
+	rtsp_plan_unref(l->terms.plan);
+	tls_ctx_unref(l->tls);
+	l->tls = tls;
+	terms_from(conf, &l->terms, plan);
+	return 0;
 }
 
 static int listener_open(struct rtsp *r, const struct rtsp_listener_conf *conf)
@@ -322,20 +364,19 @@ static int listener_open(struct rtsp *r, const struct rtsp_listener_conf *conf)
 
 	if (l == NULL)
 		return ERR_NOMEM;
-	if (conf->mode == RTSP_REVERSE || conf->tls.present) {
-		log_err("rtsp: mounts and RTSPS are not served yet");
-		free(l);
-		return ERR_UNSUPPORTED;
-	}
 	l->r = r;
 	l->at = conf->listen;
 	l->tproxy = conf->tproxy;
 	l->keep = true;
-	terms_from(conf, &l->terms);
+	err = listener_terms(l, conf);
+	if (err < 0) {
+		listener_free(l);
+		return err;
+	}
 	l->sl = stream_listen(r->agent->loop, &l->at, l->tproxy, on_accept, l, &err);
 	if (l->sl == NULL) {
 		log_err("rtsp: cannot listen on %s: %s", addr_port_str(&l->at, text), err_str(err));
-		free(l);
+		listener_free(l);
 		return err;
 	}
 	l->at = stream_listener_local(l->sl);
@@ -385,10 +426,10 @@ static int apply(struct rtsp *r)
 		l = listener_find(r, &conf[i]);
 		if (l != NULL) {
 			l->keep = true;
-			terms_from(&conf[i], &l->terms);
-			continue;
+			one = listener_terms(l, &conf[i]);
+		} else {
+			one = listener_open(r, &conf[i]);
 		}
-		one = listener_open(r, &conf[i]);
 		if (one < 0)
 			err = one;
 	}
@@ -407,7 +448,7 @@ struct rtsp *rtsp_new(struct agent *a)
 		return NULL;
 	r->agent = a;
 	r->engine = rtsp_engine_new(&real_io, r, &a->policy->limits);
-	r->resolver = resolver_new(a->loop, NULL, 0);
+	r->resolver = resolver_new(a->loop, a->policy->resolver.v, a->policy->resolver.n);
 	if (r->engine == NULL || r->resolver == NULL || apply(r) < 0) {
 		rtsp_free(r);
 		return NULL;

@@ -9,7 +9,7 @@
 #include "common/buf.h"
 #include "common/span.h"
 
-#define RTSP_MAX_EDITS 96
+#define RTSP_MAX_EDITS 192
 
 struct rtsp_edits {
 	struct rtsp_edit {

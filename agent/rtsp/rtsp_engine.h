@@ -10,6 +10,7 @@
 #include "agent/binding.h"
 #include "agent/policy.h"
 #include "agent/rtsp/rtsp_msg.h"
+#include "agent/rtsp/rtsp_plan.h"
 
 struct rtsp_engine;
 struct rtsp_client;
@@ -21,6 +22,8 @@ struct rtsp_upstream;
 struct rtsp_terms {
 	enum rtsp_mode mode;
 	enum rtsp_out out;
+	bool tls;		/* clients come with TLS */
+	struct rtsp_plan *plan; /* each client takes a reference; NULL: nothing special */
 	char zone[64];
 	struct rtsp_limits limits;
 	uint64_t connect_timeout_ms, idle_timeout_ms;
@@ -34,6 +37,10 @@ struct rtsp_route {
 	struct addr_port server;
 	bool rewrite;	       /* from our own address, outside ports into Transport */
 	struct addr_port from; /* otherwise: the client's address */
+	bool automatic;	       /* out=auto chose */
+	bool tls;
+	struct tls_ctx *tls_ctx; /* borrowed from the plan */
+	char tls_name[256];	 /* that the server must prove; empty: its address */
 	uint64_t connect_timeout_ms;
 	size_t buffer; /* octets that one message may need */
 };
@@ -68,9 +75,13 @@ struct rtsp_io {
 			 void *fn_arg, int *err);
 	void (*resolve_cancel)(void *question);
 
-	/* May this client of that listener talk to that server, and how? 0 or ERR_* with *f. */
-	int (*route)(void *arg, const struct rtsp_terms *terms, const struct addr *client,
-		     const struct addr_port *server, struct rtsp_route *out, struct failure *f);
+	/*
+	 * May this client of that listener talk to that server, and how? `mount`
+	 * is NULL when none leads there. 0 or ERR_* with *f.
+	 */
+	int (*route)(void *arg, const struct rtsp_terms *terms, const struct rtsp_mount *mount,
+		     const struct addr *client, const struct addr_port *server,
+		     struct rtsp_route *out, struct failure *f);
 	/* May media flow? An external port of 0 asks for the internal end only. */
 	bool (*permits)(void *arg, const struct addr_port *internal,
 			const struct addr_port *external);
@@ -97,8 +108,8 @@ void rtsp_engine_free(struct rtsp_engine *e);
 void rtsp_engine_shutdown(struct rtsp_engine *e, void (*done)(void *), void *arg);
 
 /*
- * A client connected; `target` is where it wanted to go (transparent), version
- * 0 otherwise. NULL when a limit is reached: the caller then closes the wire.
+ * A client connected; `target` is where it wanted to go (transparent) or came
+ * (reverse), version 0 otherwise. NULL when a limit is reached: the caller then closes the wire.
  */
 struct rtsp_client *rtsp_client_new(struct rtsp_engine *e, const struct rtsp_terms *terms,
 				    void *wire, const struct addr_port *peer,

@@ -80,8 +80,11 @@ struct rtsp_txn {
 	struct failure failure;
 	unsigned status; /* for `failure`; 0: as the failure table says */
 	void *timer;
-	void *question;	      /* the server's name is being resolved */
-	struct addr resolved; /* version 0: not yet */
+	const struct rtsp_mount *mount; /* of the client's plan */
+	void *question;			/* the server's name is being resolved */
+	char *name;			/* that name */
+	struct addr *addrs;		/* what it stands for */
+	size_t n_addrs, addr;		/* addr: the one that is tried */
 };
 
 /* Outstanding release_notify() calls of one TEARDOWN. */
@@ -110,6 +113,8 @@ struct rtsp_upstream {
 	void *timer; /* lingering */
 	struct rtsp_route route;
 	char *name; /* as the URIs say it; NULL when they give the address */
+	struct rtsp_plan *plan;
+	const struct rtsp_mount *mount; /* last used */
 	struct rtsp_parser parser;
 	struct rtsp_pending *pending, **pending_end;
 	uint32_t last_cseq; /* highest sent */
@@ -134,6 +139,7 @@ struct rtsp_client {
 	struct rtsp_terms terms;
 	struct rtsp_host *host;
 	struct addr_port peer, target;
+	char *front; /* reverse: "rtsp://name:port" by which the client knows us */
 	struct rtsp_parser parser;
 	struct rtsp_txn *txns, **txns_end;
 	unsigned n_txns;
@@ -256,6 +262,26 @@ void rtsp_txn_pass(struct rtsp_txn *t, const struct rtsp_msg *m, struct rtsp_edi
 /* The upstream is gone before it answered. */
 void rtsp_txn_upstream_gone(struct rtsp_txn *t, int err);
 
+/* rtsp_target.c */
+struct rtsp_target {
+	struct addr_port server;
+	bool tls;
+	struct span host; /* as it is named, empty: by its address */
+	const struct rtsp_mount *mount;
+};
+/* 0, or ERR_* when the request is answered, or waits for a name. */
+int rtsp_target_find(struct rtsp_txn *t, const struct rtsp_msg *m, struct rtsp_target *out);
+/* Sets the name of the agent for clients that do not use one: its address. 0 or ERR_NOMEM. */
+int rtsp_target_front(struct rtsp_client *c);
+/* Goes on to the next address of a name; false when there is none. */
+bool rtsp_target_next(struct rtsp_txn *t);
+/* What a mount changes in a request, in its reply, and in what a server asks. */
+void rtsp_target_edit_request(struct rtsp_txn *t, const struct rtsp_msg *m, struct rtsp_edits *e);
+void rtsp_target_edit_reply(const struct rtsp_txn *t, const struct rtsp_msg *m,
+			    struct rtsp_edits *e);
+void rtsp_target_edit_asked(const struct rtsp_upstream *u, const struct rtsp_msg *m, bool to_client,
+			    struct rtsp_edits *e);
+
 /* rtsp_reply.c: the agent's own replies */
 void rtsp_reply_failure(struct rtsp_txn *t, unsigned status, const struct failure *f);
 void rtsp_reply_status(struct rtsp_txn *t, unsigned status, enum cause cause, const char *fmt, ...)
@@ -265,8 +291,9 @@ void rtsp_reply_options(struct rtsp_txn *t);
 
 /* rtsp_upstream.c */
 /* The one that goes to a server by that name, NULL when there is none. */
-struct rtsp_upstream *rtsp_upstream_named(struct rtsp_client *c, struct span name, uint16_t port);
-struct rtsp_upstream *rtsp_upstream_get(struct rtsp_client *c, const struct addr_port *server,
+struct rtsp_upstream *rtsp_upstream_named(struct rtsp_client *c, struct span name, uint16_t port,
+					  bool tls);
+struct rtsp_upstream *rtsp_upstream_get(struct rtsp_client *c, const struct rtsp_target *target,
 					struct failure *f, unsigned *status);
 void rtsp_upstream_destroy(struct rtsp_upstream *u);
 /* Sends the request of `t` with these edits (may be NULL). 0 or ERR_*. */

@@ -16,6 +16,7 @@ static const struct phrase {
 	{200, "OK"},
 	{400, "Bad Request"},
 	{403, "Forbidden"},
+	{404, "Not Found"},
 	{408, "Request Time-out"},
 	{413, "Request Entity Too Large"},
 	{453, "Not Enough Bandwidth"},

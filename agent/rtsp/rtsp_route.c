@@ -34,11 +34,12 @@ static int refuse(struct failure *f, const char *why, const struct addr_port *se
 }
 
 int rtsp_route_find(const struct agent *a, const struct rtsp_terms *terms,
-		    const struct addr *client, const struct addr_port *server,
-		    struct rtsp_route *out, struct failure *f)
+		    const struct rtsp_mount *mount, const struct addr *client,
+		    const struct addr_port *server, struct rtsp_route *out, struct failure *f)
 {
 	const struct path *path;
 	struct rtsp_route r = {.server = *server};
+	enum rtsp_out way;
 
 	if (addr_is_any(&server->addr) || addr_is_multicast(&server->addr))
 		return refuse(f, "not a server's address", server);
@@ -53,12 +54,14 @@ int rtsp_route_find(const struct agent *a, const struct rtsp_terms *terms,
 		return refuse(f, "no path leads there", server);
 	if (terms->zone[0] != '\0' && strcmp(terms->zone, path->from) != 0)
 		return refuse(f, "this listener serves another zone", server);
-	if (terms->out == RTSP_OUT_RELAY) {
+	way = rtsp_plan_out(terms->plan, mount, &server->addr, terms->out);
+	if (way == RTSP_OUT_RELAY) {
 		failure_set(f, CAUSE_UNSUPPORTED, "", 0, "media is not relayed here");
 		return ERR_UNSUPPORTED;
 	}
-	r.rewrite = terms->out == RTSP_OUT_REWRITE ||
-		    (terms->out == RTSP_OUT_AUTO &&
+	r.automatic = way == RTSP_OUT_AUTO;
+	r.rewrite = way == RTSP_OUT_REWRITE || client->version != server->addr.version ||
+		    (way == RTSP_OUT_AUTO &&
 		     agent_path_state(a, path, server->addr.version).translates);
 	if (!r.rewrite)
 		r.from.addr = *client;

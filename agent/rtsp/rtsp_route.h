@@ -9,8 +9,8 @@
 
 /* May this client of that listener reach that server, and how? 0 or ERR_INVALID with *f. */
 int rtsp_route_find(const struct agent *a, const struct rtsp_terms *terms,
-		    const struct addr *client, const struct addr_port *server,
-		    struct rtsp_route *out, struct failure *f);
+		    const struct rtsp_mount *mount, const struct addr *client,
+		    const struct addr_port *server, struct rtsp_route *out, struct failure *f);
 /* May media flow? An external port of 0 asks for the internal end only. */
 bool rtsp_route_permits(const struct policy *p, const struct addr_port *internal,
 			const struct addr_port *external);

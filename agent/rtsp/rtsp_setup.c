@@ -466,7 +466,7 @@ static bool way_is_wrong(const struct rtsp_txn *t)
 {
 	bool translated = t->c->e->io->outside(t->stream->binding, 0).addr.version != 0;
 
-	return t->c->terms.out == RTSP_OUT_AUTO && translated != t->u->route.rewrite;
+	return t->u->route.automatic && translated != t->u->route.rewrite;
 }
 
 static void half_bound(struct rtsp_txn *t)

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "agent/rtsp/rtsp_int.h"
-#include "agent/rtsp/rtsp_uri.h"
 #include "common/log.h"
 
 static void txn_late(void *arg);
@@ -51,6 +50,8 @@ void rtsp_txn_free(struct rtsp_txn *t)
 		t->hold->t = NULL;
 	t->c->e->io->timer_free(t->timer);
 	free(t->session_id);
+	free(t->name);
+	free(t->addrs);
 	buf_fini(&t->raw);
 	buf_fini(&t->held);
 	buf_fini(&t->reply);
@@ -80,123 +81,6 @@ bool rtsp_txn_is_barrier(const struct rtsp_txn *t)
 	return t->method == RTSP_SETUP || t->method == RTSP_TEARDOWN;
 }
 
-static void cannot_resolve(struct rtsp_txn *t, struct span name, int err)
-{
-	char host[100];
-
-	rtsp_reply_status(t, err == ERR_TIMEOUT ? 504 : 502, CAUSE_PEER_UNREACHABLE,
-			  "cannot resolve %s: %s", log_escape(name, host, sizeof(host)),
-			  err_str(err));
-}
-
-/* The first address of the client's own IP version, since media needs that; else the first. */
-static void on_resolved(int err, const struct addr *list, size_t n, void *arg)
-{
-	struct rtsp_txn *t = arg;
-	struct rtsp_client *c = t->c;
-	struct rtsp_engine *e = c->e;
-	struct rtsp_uri uri;
-	struct rtsp_msg m;
-	size_t i;
-
-	t->question = NULL;
-	rtsp_engine_enter(e);
-	t->state = TXN_WAITING;
-	if (err < 0) {
-		rtsp_txn_request(t, &m);
-		if (rtsp_uri_parse(m.uri, &uri) == 0)
-			cannot_resolve(t, uri.host, err);
-	} else {
-		for (i = 0; i < n && list[i].version != c->peer.addr.version; i++)
-			;
-		t->resolved = addr_unmap(list[i < n ? i : 0]);
-	}
-	rtsp_client_pump(c);
-	rtsp_engine_leave(e);
-}
-
-/*
- * A name is asked for once per connection: later requests go where the first
- * one went, even if the answer changes. 0, or ERR_* when there is nothing yet.
- */
-static int target_by_name(struct rtsp_txn *t, const struct rtsp_uri *uri, struct addr_port *out)
-{
-	const struct rtsp_upstream *u = rtsp_upstream_named(t->c, uri->host, uri->port);
-	struct rtsp_engine *e = t->c->e;
-	int err;
-
-	if (u != NULL) {
-		*out = u->route.server;
-		return 0;
-	}
-	if (t->resolved.version != 0) {
-		out->addr = t->resolved;
-		out->port = uri->port;
-		return 0;
-	}
-	t->state = TXN_RESOLVING;
-	t->question = e->io->resolve(e->arg, uri->host, on_resolved, t, &err);
-	if (t->question == NULL)
-		cannot_resolve(t, uri->host, err);
-	return ERR_AGAIN;
-}
-
-/* "*" names no server: the session's, or nobody's. 0 or ERR_*, replied then. */
-static int target_of_star(struct rtsp_txn *t, struct addr_port *out)
-{
-	struct rtsp_session *s = NULL;
-
-	if (t->session_id != NULL)
-		s = rtsp_session_used(t->c, span_str(t->session_id));
-	if (s != NULL) {
-		*out = s->server;
-		return 0;
-	}
-	if (t->method == RTSP_OPTIONS)
-		rtsp_reply_options(t);
-	else
-		rtsp_reply_status(t, 400, CAUSE_PEER_MALFORMED, "a proxy needs an absolute URI");
-	return ERR_NOENT;
-}
-
-/*
- * Which server a request is for. An intercepted connection has one, whatever
- * the URI says: a camera behind a NAT names itself by an address that nobody
- * else knows. A proxy goes where the URI says and nowhere else.
- */
-static int txn_target(struct rtsp_txn *t, const struct rtsp_msg *m, struct addr_port *out)
-{
-	struct rtsp_uri uri;
-
-	if (rtsp_uri_parse(m->uri, &uri) < 0) {
-		rtsp_reply_status(t, 400, CAUSE_PEER_MALFORMED, "bad Request-URI");
-		return ERR_MALFORMED;
-	}
-	if (t->c->terms.mode == RTSP_TRANSPARENT) {
-		*out = t->c->target;
-		if (out->addr.version != 0)
-			return 0;
-		rtsp_reply_status(t, 403, CAUSE_POLICY_REFUSED,
-				  "this listener takes intercepted connections only");
-		return ERR_INVALID;
-	}
-	if (uri.form == RTSP_URI_STAR)
-		return target_of_star(t, out);
-	if (uri.form != RTSP_URI_ABSOLUTE) {
-		rtsp_reply_status(t, 400, CAUSE_PEER_MALFORMED, "a proxy needs an absolute URI");
-		return ERR_MALFORMED;
-	}
-	if (!span_eq_str_nocase(uri.scheme, "rtsp")) {
-		rtsp_reply_status(t, 501, CAUSE_UNSUPPORTED, "only rtsp:// is proxied");
-		return ERR_UNSUPPORTED;
-	}
-	if (uri.addr.version == 0)
-		return target_by_name(t, &uri, out);
-	out->addr = addr_unmap(uri.addr);
-	out->port = uri.port;
-	return 0;
-}
-
 static void txn_touch(struct rtsp_txn *t)
 {
 	struct rtsp_session *s;
@@ -211,17 +95,24 @@ static void txn_touch(struct rtsp_txn *t)
 	rtsp_session_touch(s);
 }
 
-static void remember_name(struct rtsp_txn *t, const struct rtsp_msg *m)
+/* Nobody is there, or policy does not want it: another address of that name may do. */
+static struct rtsp_upstream *reach(struct rtsp_txn *t, struct rtsp_target *to, struct failure *f,
+				   unsigned *status)
 {
-	struct rtsp_uri uri;
+	struct rtsp_upstream *u = rtsp_upstream_get(t->c, to, f, status);
 
-	if (t->resolved.version != 0 && t->u->name == NULL && rtsp_uri_parse(m->uri, &uri) == 0)
-		t->u->name = span_dup(uri.host);
+	while (u == NULL && rtsp_target_next(t)) {
+		to->server.addr = t->addrs[t->addr];
+		u = rtsp_upstream_get(t->c, to, f, status);
+	}
+	if (u != NULL && u->name == NULL && t->n_addrs > 0)
+		u->name = span_dup(to->host);
+	return u;
 }
 
 void rtsp_txn_start(struct rtsp_txn *t)
 {
-	struct addr_port server;
+	struct rtsp_target to;
 	struct failure f = {0};
 	unsigned status = 0;
 	struct rtsp_msg m;
@@ -233,15 +124,15 @@ void rtsp_txn_start(struct rtsp_txn *t)
 		rtsp_reply_unsupported(t, h->value);
 		return;
 	}
-	if (txn_target(t, &m, &server) < 0)
+	if (rtsp_target_find(t, &m, &to) < 0)
 		return;
-	t->u = rtsp_upstream_get(t->c, &server, &f, &status);
+	t->mount = to.mount;
+	t->u = reach(t, &to, &f, &status);
 	if (t->u == NULL) {
 		rtsp_reply_failure(t, status, &f);
 		return;
 	}
 	t->c->current = t->u;
-	remember_name(t, &m);
 	txn_touch(t);
 	if (t->method == RTSP_SETUP)
 		rtsp_setup_start(t);
@@ -260,6 +151,7 @@ void rtsp_txn_pass(struct rtsp_txn *t, const struct rtsp_msg *m, struct rtsp_edi
 		e = &own;
 	if (h != NULL && rtsp_msg_cseq(m, &cseq) == 0 && cseq != t->cseq)
 		rtsp_edit_printf(e, h->value_off, h->value.n, "%" PRIu32, t->cseq);
+	rtsp_target_edit_reply(t, m, e);
 	rtsp_txn_timer(t, 0);
 	buf_reset(&t->reply);
 	if (rtsp_edits_apply(e, m->raw, &t->reply) < 0) {
@@ -311,6 +203,12 @@ void rtsp_txn_upstream_gone(struct rtsp_txn *t, int err)
 	t->u = NULL;
 	if (t->state == TXN_DONE)
 		return;
+	if ((t->state == TXN_READY || t->state == TXN_RESERVING) && rtsp_target_next(t)) {
+		rtsp_txn_timer(t, 0);
+		rtsp_setup_abort(t);
+		t->state = TXN_WAITING;
+		return;
+	}
 	/* Its TEARDOWN was accepted; only the pinholes are waited for. */
 	if (t->state == TXN_HELD && t->hold != NULL)
 		return;

@@ -35,6 +35,7 @@ static struct rtsp_upstream *upstream_new(struct rtsp_client *c, const struct rt
 		goto fail;
 	u->e = c->e;
 	u->route = *route;
+	u->plan = rtsp_plan_ref(c->terms.plan);
 	u->timer = c->e->io->timer_new(c->e->arg, upstream_patience, u);
 	if (u->timer == NULL)
 		goto fail;
@@ -55,31 +56,35 @@ static struct rtsp_upstream *upstream_new(struct rtsp_client *c, const struct rt
 fail:
 	failure_set(f, connect_cause(err), "", 0, "cannot connect to %s: %s",
 		    addr_port_str(&route->server, to), err_str(err));
-	if (u != NULL)
+	if (u != NULL) {
 		c->e->io->timer_free(u->timer);
+		rtsp_plan_unref(u->plan);
+	}
 	free(u);
 	return NULL;
 }
 
-struct rtsp_upstream *rtsp_upstream_named(struct rtsp_client *c, struct span name, uint16_t port)
+struct rtsp_upstream *rtsp_upstream_named(struct rtsp_client *c, struct span name, uint16_t port,
+					  bool tls)
 {
 	struct rtsp_upstream *u;
 
 	for (u = c->upstreams; u != NULL; u = u->next)
 		if (!u->dead && u->name != NULL && u->route.server.port == port &&
-		    span_eq_str_nocase(name, u->name))
+		    u->route.tls == tls && span_eq_str_nocase(name, u->name))
 			return u;
 	return NULL;
 }
 
-struct rtsp_upstream *rtsp_upstream_get(struct rtsp_client *c, const struct addr_port *server,
+struct rtsp_upstream *rtsp_upstream_get(struct rtsp_client *c, const struct rtsp_target *target,
 					struct failure *f, unsigned *status)
 {
 	struct rtsp_upstream *u;
 	struct rtsp_route route;
 
 	for (u = c->upstreams; u != NULL; u = u->next)
-		if (!u->dead && addr_port_eq(&u->route.server, server))
+		if (!u->dead && addr_port_eq(&u->route.server, &target->server) &&
+		    u->route.tls == target->tls)
 			return u;
 	*status = 0;
 	if (c->n_upstreams >= RTSP_MAX_UPSTREAMS) {
@@ -87,8 +92,12 @@ struct rtsp_upstream *rtsp_upstream_get(struct rtsp_client *c, const struct addr
 		return NULL;
 	}
 	memset(&route, 0, sizeof(route));
-	if (c->e->io->route(c->e->arg, &c->terms, &c->peer.addr, server, &route, f) < 0)
+	if (c->e->io->route(c->e->arg, &c->terms, target->mount, &c->peer.addr, &target->server,
+			    &route, f) < 0)
 		return NULL;
+	route.tls = target->tls;
+	route.tls_ctx = target->tls ? c->terms.plan->tls : NULL;
+	span_copy(target->host, route.tls_name, sizeof(route.tls_name));
 	return upstream_new(c, &route, f);
 }
 
@@ -139,6 +148,7 @@ void rtsp_upstream_destroy(struct rtsp_upstream *u)
 	u->e->io->timer_free(u->timer);
 	u->e->io->close(u->wire, 0);
 	free(u->name);
+	rtsp_plan_unref(u->plan);
 	free(u);
 }
 
@@ -203,6 +213,7 @@ int rtsp_upstream_send(struct rtsp_upstream *u, struct rtsp_txn *t, const struct
 		e = &own;
 	if (u->inserted != 0)
 		rtsp_edit_printf(e, h->value_off, h->value.n, "%" PRIu32, cseq);
+	rtsp_target_edit_request(t, m, e);
 	err = rtsp_edits_apply(e, m->raw, &out);
 	if (err == 0)
 		err = pending_add(u, t, cseq, t->method, m->uri);
@@ -225,7 +236,10 @@ void rtsp_upstream_teardown(struct rtsp_upstream *u, const char *uri, struct spa
 	if (u->dead || !u->ready)
 		return;
 	buf_init(&out, SIZE_MAX);
-	buf_printf(&out, "TEARDOWN %s RTSP/1.0\r\nCSeq: %" PRIu32 "\r\nSession: ", uri, cseq);
+	buf_append_str(&out, "TEARDOWN ");
+	if (u->plan == NULL || rtsp_mount_url(&u->plan->mounts, span_str(uri), &out) < 0)
+		buf_append_str(&out, uri);
+	buf_printf(&out, " RTSP/1.0\r\nCSeq: %" PRIu32 "\r\nSession: ", cseq);
 	buf_append_span(&out, session);
 	buf_append_str(&out, "\r\n\r\n");
 	if (out.error < 0 || pending_add(u, NULL, cseq, RTSP_TEARDOWN, SPAN_EMPTY) < 0 ||
@@ -401,6 +415,7 @@ static void upstream_request(struct rtsp_upstream *u, const struct rtsp_msg *m)
 
 		rtsp_edit_printf(&e, h->value_off, h->value.n, "%" PRIu32, a->client_cseq);
 	}
+	rtsp_target_edit_asked(u, m, true, &e);
 	if (rtsp_edits_apply(&e, m->raw, &out) < 0)
 		rtsp_upstream_kill(u, ERR_NOMEM);
 	else

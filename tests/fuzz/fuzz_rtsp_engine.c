@@ -54,6 +54,10 @@ static void connect_client(struct world *w, unsigned arg)
 	w->terms.mode = (arg & 2) != 0 ? RTSP_FORWARD : RTSP_TRANSPARENT;
 	if (w->terms.mode == RTSP_FORWARD)
 		target.addr = addr_none;
+	if ((arg & 4) != 0) {
+		w->terms.mode = RTSP_REVERSE;
+		addr_port_parse(SPAN_LIT("10.1.0.9:8554"), &target);
+	}
 	world_connect(w, &peer, &target);
 }
 
@@ -98,7 +102,7 @@ static void on_wire(struct world *w, unsigned op, unsigned arg, struct input *in
 static void step(struct world *w, struct input *in)
 {
 	unsigned op = take(in), arg = take(in);
-	struct addr a;
+	struct addr a[2];
 
 	switch (op % 13) {
 	case 0:
@@ -129,8 +133,9 @@ static void step(struct world *w, struct input *in)
 		world_pass(w, 1u << arg % 18);
 		break;
 	case 11:
-		addr_parse(SPAN_LIT("192.0.2.9"), &a);
-		world_resolve(w, 1 + arg % 8, (arg & 8) != 0 ? &a : NULL);
+		addr_parse(SPAN_LIT("192.0.2.9"), &a[0]);
+		addr_parse(SPAN_LIT("2001:db8::9"), &a[1]);
+		world_resolve(w, 1 + arg % 8, a, (arg >> 3) % 3);
 		break;
 	default:
 		if (arg < 8)
@@ -163,9 +168,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	w.rewrite = (first & 1) != 0;
 	w.terms.out = (first & 2) != 0 ? RTSP_OUT_AUTO : RTSP_OUT_REWRITE;
 	addr_port_parse(SPAN_LIT("198.51.100.1:16384"), &w.outside);
+	rtsp_mounts_add(&w.plan.mounts, "/a", "rtsp://192.0.2.9/live");
+	rtsp_mounts_add(&w.plan.mounts, "/", "rtsp://camera.example:8554/");
 	if (!world_start(&w))
 		return 0;
-	connect_client(&w, w.rewrite ? 2 : 0);
+	connect_client(&w, (first & 4) | (w.rewrite ? 2u : 0u));
 	for (n = 0; n < MAX_STEPS && in.n > 0; n++)
 		step(&w, &in);
 	buf_init(&json, SIZE_MAX);

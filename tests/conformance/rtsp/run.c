@@ -103,6 +103,23 @@ static enum cause cause_named(struct span name)
 	return CAUSE_AGENT_FAULT;
 }
 
+/* mount PATH URL [rewrite|transparent] */
+static int mount(struct script *s, struct span line)
+{
+	struct rtsp_mounts *ms = &s->w.plan.mounts;
+	char path[256], to[256];
+
+	span_copy(word(&line), path, sizeof(path));
+	span_copy(word(&line), to, sizeof(to));
+	if (rtsp_mounts_add(ms, path, to) < 0)
+		return bad(s, "bad mount");
+	line = span_trim(line);
+	ms->v[ms->n - 1].has_out = line.n > 0;
+	ms->v[ms->n - 1].out =
+		span_eq_str(line, "rewrite") ? RTSP_OUT_REWRITE : RTSP_OUT_TRANSPARENT;
+	return 0;
+}
+
 static int setting(struct script *s, struct span line)
 {
 	struct span name = word(&line);
@@ -110,7 +127,15 @@ static int setting(struct script *s, struct span line)
 	struct span v = span_trim(line);
 
 	if (span_eq_str(name, "mode")) {
-		w->terms.mode = span_eq_str(v, "forward") ? RTSP_FORWARD : RTSP_TRANSPARENT;
+		w->terms.mode = span_eq_str(v, "forward")   ? RTSP_FORWARD
+				: span_eq_str(v, "reverse") ? RTSP_REVERSE
+							    : RTSP_TRANSPARENT;
+	} else if (span_eq_str(name, "mount")) {
+		return mount(s, v);
+	} else if (span_eq_str(name, "tls")) {
+		if (span_eq_str(v, "clients"))
+			w->terms.tls = true;
+		w->plan.tls = (struct tls_ctx *)w; /* never looked into */
 	} else if (span_eq_str(name, "way")) {
 		w->rewrite = span_eq_str(v, "rewrite");
 		if (w->rewrite)
@@ -227,14 +252,16 @@ static int rest_show(struct script *s, struct span line)
 	return s->why[0] != '\0' ? ERR_MALFORMED : 0;
 }
 
-/* resolved QUESTION [ADDRESS] */
+/* resolved QUESTION [ADDRESS...] */
 static int resolved(struct script *s, struct span line)
 {
 	unsigned id = number(&line);
-	struct addr a;
+	struct addr a[8];
+	size_t n = 0;
 
-	line = span_trim(line);
-	world_resolve(&s->w, id, addr_parse(line, &a) == 0 ? &a : NULL);
+	while (n < ARRAY_LEN(a) && addr_parse(word(&line), &a[n]) == 0)
+		n++;
+	world_resolve(&s->w, id, a, n);
 	return 0;
 }
 

@@ -106,8 +106,9 @@ static void *io_connect(void *arg, const struct rtsp_route *route, struct rtsp_u
 	if (wire == NULL)
 		return NULL;
 	wire->end = u;
-	note(w, "connect %u %s %s", wire->id, addr_port_str(&route->server, to),
-	     route->rewrite ? "rewrite" : addr_str(&route->from.addr, from));
+	note(w, "connect %u %s %s%s%s", wire->id, addr_port_str(&route->server, to),
+	     route->rewrite ? "rewrite" : addr_str(&route->from.addr, from),
+	     route->tls ? " tls " : "", route->tls ? route->tls_name : "");
 	return wire;
 }
 
@@ -187,7 +188,7 @@ static void io_resolve_cancel(void *question)
 	free(q);
 }
 
-static int io_route(void *arg, const struct rtsp_terms *terms ATTR_UNUSED,
+static int io_route(void *arg, const struct rtsp_terms *terms, const struct rtsp_mount *mount,
 		    const struct addr *client, const struct addr_port *server,
 		    struct rtsp_route *out, struct failure *f)
 {
@@ -199,8 +200,11 @@ static int io_route(void *arg, const struct rtsp_terms *terms ATTR_UNUSED,
 	}
 	memset(out, 0, sizeof(*out));
 	out->server = *server;
+	out->automatic = terms->out == RTSP_OUT_AUTO;
 	out->rewrite = w->rewrite;
-	if (!w->rewrite)
+	if (mount != NULL && mount->has_out)
+		out->rewrite = mount->out == RTSP_OUT_REWRITE;
+	if (!out->rewrite)
 		out->from.addr = *client;
 	return 0;
 }
@@ -329,6 +333,8 @@ void world_init(struct world *w)
 	w->limits.sessions = w->limits.connections = 100;
 	w->limits.sessions_per_client = w->limits.connections_per_client = 100;
 	w->lowest_port = 1024;
+	w->plan.refs = 1;
+	w->terms.plan = &w->plan;
 }
 
 bool world_start(struct world *w)
@@ -352,7 +358,8 @@ bool world_fini(struct world *w)
 		clean = clean && !w->wires[i].open;
 		buf_fini(&w->wires[i].in);
 	}
-	clean = clean && w->timers == NULL && w->questions == NULL;
+	clean = clean && w->timers == NULL && w->questions == NULL && w->plan.refs == 1;
+	rtsp_mounts_fini(&w->plan.mounts);
 	while ((ev = world_event(w)) != NULL)
 		event_free(ev);
 	return clean;
@@ -460,7 +467,7 @@ void world_released(struct world *w, unsigned id)
 		done(b->done_arg);
 }
 
-void world_resolve(struct world *w, unsigned id, const struct addr *a)
+void world_resolve(struct world *w, unsigned id, const struct addr *a, size_t n)
 {
 	struct world_question **at = &w->questions, *q;
 
@@ -470,7 +477,7 @@ void world_resolve(struct world *w, unsigned id, const struct addr *a)
 	if (q == NULL)
 		return;
 	*at = q->next;
-	q->fn(a != NULL ? 0 : ERR_NOENT, a, a != NULL ? 1 : 0, q->arg);
+	q->fn(n > 0 ? 0 : ERR_NOENT, a, n, q->arg);
 	free(q);
 }
 

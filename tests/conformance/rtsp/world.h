@@ -70,6 +70,7 @@ struct world {
 	bool quiet; /* keeps no events (fuzzing) */
 	/* settings */
 	struct rtsp_terms terms;
+	struct rtsp_plan plan;
 	struct policy_limits limits;
 	bool rewrite, connect_refused;
 	struct addr_port outside; /* of the first binding; later ones follow */
@@ -94,7 +95,7 @@ void world_ready(struct world_wire *wire);
 void world_binding(struct world *w, unsigned id, enum binding_event ev, enum cause cause);
 void world_released(struct world *w, unsigned id);
 /* Answers a question; without an address the name does not exist. */
-void world_resolve(struct world *w, unsigned id, const struct addr *a);
+void world_resolve(struct world *w, unsigned id, const struct addr *a, size_t n);
 void world_pass(struct world *w, uint64_t ms);
 /* Takes the first event, NULL when there is none. */
 struct event *world_event(struct world *w);
