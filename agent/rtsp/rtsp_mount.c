@@ -38,7 +38,9 @@ int rtsp_mounts_add(struct rtsp_mounts *ms, const char *path, const char *to)
 		free(m.to);
 		return ERR_INVALID;
 	}
+	m.head = strlen(m.to) - m.uri.path.n;
 	m.uri.path = without_slash(m.uri.path);
+	m.head += m.uri.path.n;
 	m.tls = span_eq_str_nocase(m.uri.scheme, "rtsps");
 	v[ms->n++] = m;
 	return 0;
@@ -132,11 +134,8 @@ const struct rtsp_mount *rtsp_mount_find(const struct rtsp_mounts *ms, struct sp
 static struct span server_head(const struct rtsp_mount *m, struct span rest)
 {
 	struct span to = span_str(m->to);
-	struct span path = m->uri.path;
 
-	if (rest.n == 0)
-		return to;
-	return span_of(to.p, (size_t)(path.p - to.p) + path.n);
+	return rest.n == 0 ? to : span_sub(to, 0, m->head);
 }
 
 static struct span rest_of(const struct rtsp_mount *m, struct span path)
@@ -267,7 +266,7 @@ static ptrdiff_t to_client(const struct rtsp_view *v, const struct rtsp_msg *m, 
 	}
 	if (mount == NULL)
 		return 0;
-	old = span_of(url.p, (size_t)(u.path.p - url.p) + mount->uri.path.n);
+	old = span_of(url.p, url.n - u.path.n + mount->uri.path.n);
 	return replace(m, old, front, span_str(mount->path), e);
 }
 

@@ -16,6 +16,7 @@ struct rtsp_mount {
 	char *path;	     /* "/cam1"; "" stands for everything */
 	char *to;	     /* as configured */
 	struct rtsp_uri uri; /* of `to`; its path without a '/' at the end */
+	size_t head;	     /* octets of `to` up to there */
 	bool tls;	     /* rtsps */
 	int out;	     /* enum rtsp_out, where has_out */
 	bool has_out;

@@ -25,6 +25,8 @@ static const char text[] =
 struct fixture {
 	struct agent agent;
 	struct rtsp_terms terms;
+	const struct rtsp_mount *mount;
+	bool rewrites; /* what was found */
 };
 
 static void setup(struct fixture *x, enum rtsp_mode mode)
@@ -48,10 +50,10 @@ static enum cause ask(struct fixture *x, const char *client, const char *server)
 
 	assert_int_equal(addr_port_parse(span_str(client), &from), 0);
 	assert_int_equal(addr_port_parse(span_str(server), &to), 0);
-	if (rtsp_route_find(&x->agent, &x->terms, &from.addr, &to, &r, &f) < 0)
+	if (rtsp_route_find(&x->agent, &x->terms, x->mount, &from.addr, &to, &r, &f) < 0)
 		return f.cause;
 	assert_true(addr_port_eq(&r.server, &to));
-	assert_true(r.rewrite == (x->terms.out == RTSP_OUT_REWRITE));
+	x->rewrites = r.rewrite;
 	if (!r.rewrite)
 		assert_true(addr_eq(&r.from.addr, &from.addr));
 	return CAUSE_NONE;
@@ -64,6 +66,7 @@ static void test_forward(void **state ATTR_UNUSED)
 
 	setup(&x, RTSP_FORWARD);
 	assert_int_equal(ask(&x, "10.1.0.2:1", "192.0.2.9:554"), CAUSE_NONE);
+	assert_true(x.rewrites);
 	assert_int_equal(ask(&x, "10.1.0.2:1", "10.1.0.3:554"), CAUSE_POLICY_REFUSED);
 	assert_int_equal(ask(&x, "10.1.0.2:1", "127.0.0.1:554"), CAUSE_POLICY_REFUSED);
 	assert_int_equal(ask(&x, "10.1.0.2:1", "[::1]:554"), CAUSE_POLICY_REFUSED);
@@ -81,11 +84,43 @@ static void test_transparent(void **state ATTR_UNUSED)
 	setup(&x, RTSP_TRANSPARENT);
 	x.terms.out = RTSP_OUT_TRANSPARENT;
 	assert_int_equal(ask(&x, "10.1.0.2:1", "192.0.2.9:554"), CAUSE_NONE);
+	assert_false(x.rewrites);
 	assert_int_equal(ask(&x, "10.1.0.2:1", "127.0.0.1:554"), CAUSE_POLICY_REFUSED);
 	assert_true(span_copy(SPAN_LIT("inside"), x.terms.zone, sizeof(x.terms.zone)));
 	assert_int_equal(ask(&x, "10.1.0.2:1", "192.0.2.9:554"), CAUSE_NONE);
 	assert_true(span_copy(SPAN_LIT("dmz"), x.terms.zone, sizeof(x.terms.zone)));
 	assert_int_equal(ask(&x, "10.1.0.2:1", "192.0.2.9:554"), CAUSE_POLICY_REFUSED);
+	policy_free(x.agent.policy);
+}
+
+/* The mount's word counts most, then the longest route, then the listener's. */
+static void test_ways_out(void **state ATTR_UNUSED)
+{
+	struct rtsp_route_conf routes[3] = {
+		{.out = RTSP_OUT_TRANSPARENT}, {.out = RTSP_OUT_REWRITE}, {.out = RTSP_OUT_RELAY}};
+	struct rtsp_plan plan = {.refs = 1, .routes = routes, .n_routes = 3};
+	struct rtsp_mount mount = {.out = RTSP_OUT_REWRITE, .has_out = true};
+	struct fixture x;
+
+	addr_prefix_parse(SPAN_LIT("192.0.0.0/16"), &routes[0].to);
+	addr_prefix_parse(SPAN_LIT("192.0.2.0/24"), &routes[1].to);
+	addr_prefix_parse(SPAN_LIT("198.51.100.0/24"), &routes[2].to);
+	setup(&x, RTSP_REVERSE);
+	x.terms.plan = &plan;
+	assert_int_equal(ask(&x, "10.1.0.2:1", "203.0.113.1:554"), CAUSE_NONE);
+	assert_true(x.rewrites);
+	assert_int_equal(ask(&x, "10.1.0.2:1", "192.0.3.1:554"), CAUSE_NONE);
+	assert_false(x.rewrites);
+	assert_int_equal(ask(&x, "10.1.0.2:1", "192.0.2.1:554"), CAUSE_NONE);
+	assert_true(x.rewrites);
+	assert_int_equal(ask(&x, "10.1.0.2:1", "198.51.100.1:554"), CAUSE_UNSUPPORTED);
+	x.mount = &mount;
+	assert_int_equal(ask(&x, "10.1.0.2:1", "192.0.3.1:554"), CAUSE_NONE);
+	assert_true(x.rewrites);
+	/* a mount is the operator's word, but not against a path or for our own host */
+	assert_int_equal(ask(&x, "10.1.0.2:1", "10.1.0.3:554"), CAUSE_NONE);
+	assert_int_equal(ask(&x, "10.1.0.2:1", "10.2.0.1:554"), CAUSE_POLICY_REFUSED);
+	assert_int_equal(ask(&x, "10.1.0.2:1", "127.0.0.1:554"), CAUSE_POLICY_REFUSED);
 	policy_free(x.agent.policy);
 }
 
@@ -125,6 +160,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_forward),
 		cmocka_unit_test(test_transparent),
+		cmocka_unit_test(test_ways_out),
 		cmocka_unit_test(test_permits),
 	};
 

@@ -189,7 +189,9 @@ static void quiet(enum log_level level, const char *line, void *arg)
 static int set_up(void **state)
 {
 	struct world *w = calloc(1, sizeof(*w));
-	struct tls_files server = {pki.server.cert_file, pki.server.key_file, pki.ca.cert_file};
+	struct tls_files server = {.certificate = pki.server.cert_file,
+				   .key = pki.server.key_file,
+				   .ca = pki.ca.cert_file};
 	struct addr_port at = {.port = 0};
 	char why[200];
 	int err;
@@ -234,8 +236,10 @@ static int tear_down(void **state)
 
 static void dial(struct world *w, struct identity *who, struct identity *trust, const char *name)
 {
-	struct tls_files files = {who != NULL ? who->cert_file : NULL,
-				  who != NULL ? who->key_file : NULL, trust->cert_file};
+	struct tls_files files = {.certificate = who != NULL ? who->cert_file : NULL,
+				  .key = who != NULL ? who->key_file : NULL,
+				  .ca = trust != NULL ? trust->cert_file : NULL,
+				  .unverified = trust == NULL};
 	struct stream_opts opts = {.tls_name = name, .connect_timeout_ms = 1000};
 	char why[200];
 	int err;
@@ -326,6 +330,19 @@ static void test_server_of_another_ca(void **state)
 	RUN_UNTIL(w, w->client.ends == 1);
 	assert_int_equal(w->client.ready, 0);
 	assert_int_equal(w->client.err, ERR_PERM);
+}
+
+/* Whoever trusts anybody still speaks TLS, but knows no names. */
+static void test_unverified(void **state)
+{
+	struct world *w = *state;
+	size_t n;
+
+	dial(w, &pki.agent, NULL, "core.example");
+	RUN_UNTIL(w, w->client.ready == 1);
+	tls_conn_names(stream_tls(w->client.s), &n);
+	assert_int_equal(n, 0);
+	assert_false(tls_conn_has_name(stream_tls(w->client.s), "edge.example"));
 }
 
 /* Without a name the server must prove the address that was dialled. */
@@ -448,7 +465,7 @@ static void test_connection_outlives_context(void **state)
 
 static void test_bad_files(void **state)
 {
-	struct tls_files files = {pki.server.cert_file, pki.agent.key_file, NULL};
+	struct tls_files files = {.certificate = pki.server.cert_file, .key = pki.agent.key_file};
 	char why[200];
 	int err = 0;
 
@@ -519,6 +536,7 @@ int main(void)
 		TEST(test_client_of_another_ca),
 		TEST(test_server_with_another_name),
 		TEST(test_server_of_another_ca),
+		TEST(test_unverified),
 		TEST(test_address_as_name),
 		TEST(test_other_address_as_name),
 		TEST(test_handshake_times_out),
