@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """A peer that misbehaves towards a SIMCO server, as fast as it can.
 
-    hostile.py KIND ADDRESS PORT SECONDS
+    hostile.py KIND ADDRESS PORT SECONDS [OWN-ADDRESS]
 
 garbage   random octets, connection after connection
 fuzz      well-formed sessions that end in a broken request
@@ -161,10 +161,11 @@ KINDS = {f.__name__: f for f in (garbage, fuzz, halfopen, slow, refused, churn)}
 
 
 def main():
-    kind, address, port, seconds = sys.argv[1:]
+    kind, address, port, seconds, *source = sys.argv[1:]
+    source = (source[0], 0) if source else None
 
     def dial(timeout=5.0):
-        return socket.create_connection((address, int(port)), timeout)
+        return socket.create_connection((address, int(port)), timeout, source)
 
     print(KINDS[kind](dial, time.monotonic() + float(seconds)))
 
