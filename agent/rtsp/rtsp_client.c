@@ -15,10 +15,12 @@ static void client_arm(struct rtsp_client *c)
 {
 	uint64_t now = rtsp_now(c->e), at = c->seen_ms + c->terms.idle_timeout_ms;
 
-	if (c->partial_ms != 0)
+	if (c->paused)
+		at = c->paused_ms + RTSP_STUCK_MS;
+	else if (c->partial_ms != 0)
 		at = c->partial_ms + RTSP_MESSAGE_MS;
 	else if (!c->spoke)
-		at = c->seen_ms + RTSP_FIRST_MESSAGE_MS;
+		at = c->began_ms + RTSP_FIRST_MESSAGE_MS;
 	c->e->io->timer_set(c->timer, at > now ? at - now : 0);
 }
 
@@ -53,7 +55,7 @@ struct rtsp_client *rtsp_client_new(struct rtsp_engine *e, const struct rtsp_ter
 	c->peer = *peer;
 	rtsp_parser_init(&c->parser, &terms->limits);
 	c->txns_end = &c->txns;
-	c->seen_ms = rtsp_now(e);
+	c->began_ms = c->seen_ms = rtsp_now(e);
 	c->next = e->clients;
 	if (c->next != NULL)
 		c->next->prev = c;
@@ -142,7 +144,9 @@ static bool client_blocked(struct rtsp_client *c)
 		full = !u->dead && c->e->io->queued(u->wire) > RTSP_HIGH_WATER;
 	if (full && !c->paused) {
 		c->paused = true;
+		c->paused_ms = rtsp_now(c->e);
 		c->e->io->pause(c->wire);
+		client_arm(c);
 	}
 	return full;
 }
@@ -152,6 +156,9 @@ void rtsp_client_relax(struct rtsp_client *c)
 	if (!c->paused || c->dead || client_blocked(c))
 		return;
 	c->paused = false;
+	if (c->partial_ms != 0) /* it was us who did not read on */
+		c->partial_ms = rtsp_now(c->e);
+	client_arm(c);
 	c->e->io->resume(c->wire);
 }
 
@@ -292,13 +299,11 @@ static size_t client_feed(struct rtsp_client *c, struct span in)
 	while (!c->closing && !client_blocked(c)) {
 		err = rtsp_msg_decode(&c->parser, span_of(in.p + at, in.n - at), &m, &used);
 		at += used;
-		if (err == ERR_MORE) {
-			bool text = at < in.n && in.p[at] != '$';
-
-			if (!text)
+		if (err == ERR_MORE) { /* empty lines between messages are nothing yet */
+			if (at == in.n)
 				c->partial_ms = 0;
 			else if (c->partial_ms == 0)
-				c->partial_ms = c->seen_ms;
+				c->partial_ms = rtsp_now(c->e);
 			return at;
 		}
 		if (err < 0) {
@@ -306,6 +311,7 @@ static size_t client_feed(struct rtsp_client *c, struct span in)
 			break;
 		}
 		c->spoke = true;
+		c->seen_ms = rtsp_now(c->e);
 		c->partial_ms = 0;
 		client_message(c, &m);
 	}
@@ -318,7 +324,6 @@ size_t rtsp_client_data(struct rtsp_client *c, struct span in)
 	size_t used;
 
 	rtsp_engine_enter(e);
-	c->seen_ms = rtsp_now(e);
 	used = client_feed(c, in);
 	if (!c->dead)
 		client_arm(c);
@@ -358,6 +363,13 @@ static void client_check(void *arg)
 	rtsp_engine_enter(e);
 	if (c->closing || c->dead) {
 		/* the replies that are due have timers of their own */
+	} else if (c->paused) { /* while we do not read we do not see it leave, either */
+		if (now >= c->paused_ms + RTSP_STUCK_MS) {
+			log_info("rtsp %s: its server takes nothing more, closing", c->name);
+			rtsp_client_kill(c);
+		} else {
+			client_arm(c);
+		}
 	} else if (c->partial_ms != 0 && now >= c->partial_ms + RTSP_MESSAGE_MS) {
 		struct rtsp_msg none = {.kind = RTSP_REQUEST};
 		struct rtsp_txn *t = rtsp_txn_new(c, &none);
@@ -374,8 +386,8 @@ static void client_check(void *arg)
 		}
 	} else if (c->txns != NULL || c->uses != NULL) {
 		c->e->io->timer_set(c->timer, RTSP_MESSAGE_MS);
-	} else if (now >=
-		   c->seen_ms + (c->spoke ? c->terms.idle_timeout_ms : RTSP_FIRST_MESSAGE_MS)) {
+	} else if (c->spoke ? now >= c->seen_ms + c->terms.idle_timeout_ms
+			    : now >= c->began_ms + RTSP_FIRST_MESSAGE_MS) {
 		log_debug("rtsp %s: idle", c->name);
 		rtsp_client_kill(c);
 	} else {

@@ -22,6 +22,7 @@
 #define RTSP_REPLY_MS 60000	    /* to anything else */
 #define RTSP_MESSAGE_MS 15000	    /* from first to last octet of a client's message */
 #define RTSP_FIRST_MESSAGE_MS 30000 /* from accept to the first message */
+#define RTSP_STUCK_MS 120000	    /* a client whose server takes nothing more */
 #define RTSP_LINGER_MS 2000	    /* an upstream waits for the replies to our TEARDOWNs */
 #define RTSP_SESSION_GRACE_S 10
 #define RTSP_HIGH_WATER (192u << 10) /* octets queued: the other side is paused */
@@ -31,6 +32,7 @@
 #define RTSP_MAX_STREAMS 32	     /* of one session */
 #define RTSP_MAX_USES 64	     /* sessions of one connection */
 #define RTSP_SESSION_ID_MAX 256
+#define RTSP_CREDENTIALS_MAX 1024
 #define RTSP_TIMELINE 12
 
 struct rtsp_timeline {
@@ -115,6 +117,7 @@ struct rtsp_upstream {
 	char *name; /* as the URIs say it; NULL when they give the address */
 	struct rtsp_plan *plan;
 	const struct rtsp_mount *mount; /* last used */
+	char *credentials;		/* the client's, where any request may carry them */
 	struct rtsp_parser parser;
 	struct rtsp_pending *pending, **pending_end;
 	uint32_t last_cseq; /* highest sent */
@@ -150,8 +153,10 @@ struct rtsp_client {
 	unsigned n_uses;
 	struct rtsp_asked asked[RTSP_MAX_ASKED];
 	unsigned n_asked;
-	uint64_t seen_ms;    /* last octet */
-	uint64_t partial_ms; /* first octet of an incomplete message, 0: none */
+	uint64_t began_ms;
+	uint64_t seen_ms;    /* last message, or anything from a server */
+	uint64_t partial_ms; /* first octet of an incomplete message or frame, 0: none */
+	uint64_t paused_ms;
 	bool spoke, paused;
 	bool closing;	 /* reads nothing more, ends when its last reply is out */
 	bool dead, lost; /* lost: the wire is broken, nothing can be sent */

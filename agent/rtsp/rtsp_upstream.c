@@ -149,6 +149,7 @@ void rtsp_upstream_destroy(struct rtsp_upstream *u)
 	u->e->io->close(u->wire, 0);
 	free(u->name);
 	rtsp_plan_unref(u->plan);
+	free(u->credentials);
 	free(u);
 }
 
@@ -198,6 +199,23 @@ void rtsp_upstream_forget(struct rtsp_upstream *u, const struct rtsp_txn *t)
 			p->t = NULL;
 }
 
+/*
+ * What a TEARDOWN of our own may have to show. Basic credentials fit every
+ * request (RFC 7617 §2.2); those of Digest are bound to method and URI.
+ */
+static void remember_credentials(struct rtsp_upstream *u, const struct rtsp_msg *m)
+{
+	const struct rtsp_header *h = rtsp_msg_find(m, "Authorization");
+
+	if (h == NULL || h->value.n <= 6 || h->value.n > RTSP_CREDENTIALS_MAX ||
+	    !span_eq_str_nocase(span_sub(h->value, 0, 6), "Basic ") ||
+	    span_find(h->value, '\r') < h->value.n || span_find(h->value, '\n') < h->value.n ||
+	    (u->credentials != NULL && span_eq_str(h->value, u->credentials)))
+		return;
+	free(u->credentials);
+	u->credentials = span_dup(h->value);
+}
+
 int rtsp_upstream_send(struct rtsp_upstream *u, struct rtsp_txn *t, const struct rtsp_msg *m,
 		       struct rtsp_edits *e)
 {
@@ -207,6 +225,7 @@ int rtsp_upstream_send(struct rtsp_upstream *u, struct rtsp_txn *t, const struct
 	struct buf out;
 	int err;
 
+	remember_credentials(u, m);
 	rtsp_edits_init(&own);
 	buf_init(&out, SIZE_MAX);
 	if (e == NULL)
@@ -241,6 +260,8 @@ void rtsp_upstream_teardown(struct rtsp_upstream *u, const char *uri, struct spa
 		buf_append_str(&out, uri);
 	buf_printf(&out, " RTSP/1.0\r\nCSeq: %" PRIu32 "\r\nSession: ", cseq);
 	buf_append_span(&out, session);
+	if (u->credentials != NULL)
+		buf_printf(&out, "\r\nAuthorization: %s", u->credentials);
 	buf_append_str(&out, "\r\n\r\n");
 	if (out.error < 0 || pending_add(u, NULL, cseq, RTSP_TEARDOWN, SPAN_EMPTY) < 0 ||
 	    u->e->io->write(u->wire, buf_span(&out)) < 0)
@@ -328,6 +349,25 @@ static void orphaned(struct rtsp_upstream *u, const struct rtsp_pending *p,
 		rtsp_upstream_teardown(u, p->uri, id);
 }
 
+/*
+ * A server that does not take our TEARDOWN (Digest: the credentials of the
+ * client's requests do not fit ours) ends its session with the connection,
+ * unless others live on that.
+ */
+static void own_refused(struct rtsp_upstream *u, const struct rtsp_msg *m)
+{
+	const struct rtsp_use *use;
+
+	if (m->status / 100 == 2 || m->status == 454 || u->pending != NULL)
+		return;
+	for (use = u->c != NULL ? u->c->uses : NULL; use != NULL; use = use->c_next)
+		if (use->s->u == u)
+			return;
+	log_debug("rtsp %s: the server answers our TEARDOWN with %u, closing",
+		  u->c != NULL ? u->c->name : "-", m->status);
+	rtsp_upstream_kill(u, ERR_CLOSED);
+}
+
 /* 1xx: "100 Continue" goes to a client whose turn it is and finishes nothing. */
 static void provisional(struct rtsp_txn *t, const struct rtsp_msg *m)
 {
@@ -352,6 +392,7 @@ static void upstream_response(struct rtsp_upstream *u, const struct rtsp_msg *m)
 {
 	struct rtsp_pending *p = match(u, m);
 	struct rtsp_txn *t;
+	bool own;
 
 	if (p == NULL) {
 		log_debug("rtsp %s: a server answers what nobody asked",
@@ -365,9 +406,12 @@ static void upstream_response(struct rtsp_upstream *u, const struct rtsp_msg *m)
 	}
 	if (t == NULL)
 		orphaned(u, p, m);
+	own = p->own;
 	pending_remove(u, p);
 	if (t != NULL)
 		rtsp_txn_replied(t, m);
+	if (own)
+		own_refused(u, m);
 	if (u->c == NULL && !worth_waiting(u))
 		rtsp_upstream_kill(u, ERR_CLOSED);
 }

@@ -281,6 +281,8 @@ static int binding_input(struct script *s, struct span what, struct span line)
 		world_released(&s->w, n);
 	else if (span_eq_str(what, "rtcp")) /* rtcp BINDING MS: last seen that long ago */
 		s->w.bindings[n - 1].idle[1] = number(&line);
+	else if (span_eq_str(what, "rtp"))
+		s->w.bindings[n - 1].idle[0] = number(&line);
 	else
 		return bad(s, "unknown input");
 	return 0;
