@@ -40,7 +40,7 @@ struct chain {
 #define NAT_SRC 100
 
 static const struct chain common_chains[] = {
-	{"defrag", "filter", NF_INET_PRE_ROUTING, -300, NF_ACCEPT},
+	{"defrag", NULL, 0, 0, 0}, /* nobody jumps there: it need only exist */
 	{"input", "filter", NF_INET_LOCAL_IN, -1, NF_ACCEPT},
 	{"wild4", NULL, 0, 0, 0},
 	{"wild6", NULL, 0, 0, 0},

@@ -17,7 +17,7 @@
 #include "middlebox/fw_int.h"
 #include "middlebox/fw_nl.h"
 
-#define FW_LAYOUT_VERSION 1
+#define FW_LAYOUT_VERSION 2
 
 #define FW_KEY_MAX 44 /* proto . saddr6 . sport . daddr6 . dport, padded to 4 */
 #define FW_DATA_LEN 8 /* addr4 . port */

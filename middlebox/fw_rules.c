@@ -167,8 +167,9 @@ static void put_pinholes(struct fw_nft *f, const char *chain)
 
 /*
  * Without conntrack fragments have no ports. The kernel defragments while a
- * tproxy rule exists; these never match, since no UDP datagram is shorter than
- * its header.
+ * tproxy rule exists, even in a chain that no packet comes to, where it costs
+ * nothing; and it would never match, since no UDP datagram is shorter than its
+ * header.
  */
 static void put_defrag(struct fw_nft *f, uint8_t version)
 {
