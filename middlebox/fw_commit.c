@@ -43,6 +43,7 @@ struct fw_commit {
 	int *result;
 	unsigned budget;
 	bool whole; /* the batch failed as a whole, naming nobody */
+	bool clash; /* a map had other data under a key: not an error yet, replace it */
 	bool raced; /* a removal found nothing: not an error, build again */
 };
 
@@ -211,13 +212,14 @@ static int put_removal(struct fw_nft *f, const struct fw_elem *e, bool known_pre
 }
 
 /*
- * Adds or refreshes. Where the kernel cannot update a timeout in place, and in
- * maps (the same key with other data would abort), the element is replaced
- * within the batch; its counters go on.
+ * Adds or refreshes. Where the kernel cannot update a timeout in place the
+ * element is replaced within the batch; its counters go on. The same is done in
+ * a map that turned out to have other data under the key, which aborts a batch:
+ * it cannot happen while whoever unbinds says so, but then it must not last.
  */
 static int put_element(struct fw_nft *f, const struct fw_elem *e, uint64_t ms, uint32_t op)
 {
-	bool update = f->features & FW_FEATURE_UPDATE_TIMEOUT && !e->set->map;
+	bool update = f->features & FW_FEATURE_UPDATE_TIMEOUT && !(e->set->map && f->commit->clash);
 	bool counted = f->cfg->counters && !e->set->map;
 	struct fw_elem_state state = {0};
 	uint64_t counter[2];
@@ -348,6 +350,9 @@ static void on_refused(uint32_t index, int error, void *arg)
 		c->whole = true;
 	} else if (m.removal && error == ENOENT && !(f->features & FW_FEATURE_DESTROY)) {
 		c->raced = true; /* it expired after we had asked */
+	} else if (!m.removal && !c->clash && c->ops[m.op].type == FW_BIND &&
+		   (error == EEXIST || error == EBUSY)) {
+		c->clash = c->raced = true;
 	} else {
 		refuse(f, &c->ops[m.op], strerror(error));
 	}
@@ -412,6 +417,7 @@ static void commit_chunk(struct fw_nft *f, size_t from, size_t to)
 {
 	struct fw_commit *c = f->commit;
 
+	c->clash = false;
 	if (attempt(f, from, to, ALL))
 		return;
 	if (!c->whole) {

@@ -19,6 +19,7 @@
 #include <time.h>
 
 #include <libmnl/libmnl.h>
+#include <linux/filter.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 
@@ -56,6 +57,27 @@ struct tuple {
 	struct addr_port src, dst;
 };
 
+/*
+ * Most deletions find nothing, and each of these answers ENOENT: they are
+ * dropped before they are queued. Without the filter they are merely read.
+ */
+static void ignore_absent(const struct fw_nl *nl)
+{
+	/* Loads are big-endian, the two fields are in host order. */
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, offsetof(struct nlmsghdr, nlmsg_type)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htons(NLMSG_ERROR), 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 sizeof(struct nlmsghdr) + offsetof(struct nlmsgerr, error)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htonl((uint32_t)-ENOENT), 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+	};
+	struct sock_fprog prog = {.len = ARRAY_LEN(code), .filter = code};
+
+	(void)setsockopt(nl->fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
+}
+
 int fw_ct_new(struct fw_nft *f)
 {
 	struct fw_ct *ct = calloc(1, sizeof(*ct));
@@ -71,6 +93,7 @@ int fw_ct_new(struct fw_nft *f)
 		free(ct);
 		return ERR_KERNEL;
 	}
+	ignore_absent(&ct->nl);
 	f->ct = ct;
 	return 0;
 }
@@ -160,7 +183,7 @@ static void read_answer(const uint8_t *mem, unsigned len)
 		log_warn("fw: deleting a conntrack entry: %s", strerror(-e->error));
 }
 
-/* Every absent entry answers by a datagram of its own: many are read at once. */
+/* Every answer is a datagram of its own: many are read at once. */
 static void read_answers(struct fw_ct *ct)
 {
 	uint8_t in[ANSWERS][128] __attribute__((aligned(8)));
