@@ -12,6 +12,7 @@ import pytest
 
 import simco_client as simco
 from lib import topo
+from lib.pki import Authority
 from lib.proc import wait_until
 from lib.sluice import BUILD, Middlebox, PATIENCE, middlebox_policy
 from simco_client import EVEN, ODD, Refused, Simco
@@ -380,31 +381,6 @@ def test_check_names_every_error(line, directory):
     assert run("-c", bad).returncode == 1 and run("--nonsense").returncode == 1
     assert json.loads(run("--schema").stdout)["title"]
     assert run("--version").stdout.startswith("sluice-middlebox ")
-
-
-class Authority:
-    """A certificate authority in `directory`, made with openssl(1)."""
-
-    def __init__(self, directory, name="ca"):
-        self.base = os.path.join(directory, name)
-        self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-                      "-nodes", "-days", "2", "-subj", f"/CN={name}", "-keyout",
-                      self.base + ".key", "-out", self.base + ".pem")
-
-    @staticmethod
-    def _openssl(*argv):
-        subprocess.run(["openssl", *argv], check=True, capture_output=True)
-
-    def issue(self, name):
-        """Certificate and key of a host; their files."""
-        at = f"{self.base}-{name}"
-        self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                      "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}",
-                      "-keyout", at + ".key", "-out", at + ".csr")
-        self._openssl("x509", "-req", "-in", at + ".csr", "-CA", self.base + ".pem", "-CAkey",
-                      self.base + ".key", "-CAcreateserial", "-days", "2", "-copy_extensions",
-                      "copy", "-out", at + ".pem")
-        return at + ".pem", at + ".key"
 
 
 @pytest.mark.san

@@ -11,7 +11,7 @@ PYTHON = "/usr/bin/python3"
 
 
 class GstServer(Proc):
-    """GStreamer's RTSP server with rtsp://…/av: live video and audio."""
+    """GStreamer's RTSP server: rtsp://…/av is live video and audio, rtsp://…/rec records."""
 
     def __init__(self, ns, log, *options):
         super().__init__([PYTHON, os.path.join(TOOLS, "gst_server.py"), *options], log, ns)
@@ -20,6 +20,11 @@ class GstServer(Proc):
     def requests(self, name):
         """How many requests of this method have arrived."""
         return self.text().splitlines().count("request " + name)
+
+    def packets(self):
+        """RTP packets of the two streams that were published to /rec."""
+        lines = self.text().splitlines()
+        return [lines.count("packet depay0"), lines.count("packet depay1")]
 
 
 class GstPlayer(Proc):
@@ -70,3 +75,16 @@ class Ffmpeg(Proc):
         """Waits for its end; the decoded frames."""
         self.wait(timeout)
         return self.frames()
+
+
+class FfmpegPublisher(Proc):
+    """ffmpeg publishing live video and audio (VP8, PCMU)."""
+
+    def __init__(self, ns, url, seconds, log, *options):
+        super().__init__(
+            ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "warning", "-re",
+             "-f", "lavfi", "-i", "testsrc=size=160x120:rate=15",
+             "-f", "lavfi", "-i", "sine=sample_rate=8000", "-t", seconds,
+             "-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-g", "15",
+             "-c:a", "pcm_mulaw", "-f", "rtsp", "-rtsp_transport", "udp", *options, url],
+            log, ns)

@@ -2,6 +2,7 @@
 """Plays an RTSP URL with GStreamer's rtspsrc over UDP and counts RTP packets per stream.
 
 gst_player.py URL SECONDS [PROPERTY=VALUE ...]    prints e.g. {"audio": 99, "video": 120}
+"ca=FILE" is the authority that the certificate of an rtsps:// server must come from.
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 import gi
 
 gi.require_version("Gst", "1.0")
-from gi.repository import GLib, Gst  # noqa: E402
+from gi.repository import Gio, GLib, Gst  # noqa: E402
 
 
 def main():
@@ -22,7 +23,11 @@ def main():
     source.set_property("location", url)
     # Its default silently goes over to TCP when no UDP arrives.
     for setting in ["protocols=udp", "latency=100", *sys.argv[3:]]:
-        Gst.util_set_object_arg(source, *setting.split("=", 1))
+        name, value = setting.split("=", 1)
+        if name == "ca":
+            source.set_property("tls-database", Gio.TlsFileDatabase.new(value))
+        else:
+            Gst.util_set_object_arg(source, name, value)
     pipeline.add(source)
     counts, errors = {}, []
 
