@@ -12,7 +12,7 @@
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
 /* The struct that holds member `m` of type `t` at pointer `p`. */
-#define CONTAINER_OF(p, t, m) ((t *)(void *)((char *)(p) - offsetof(t, m)))
+#define CONTAINER_OF(p, t, m) ((t *)(void *)((char *)(p)-offsetof(t, m)))
 
 #define ATTR_PRINTF(f, a) __attribute__((format(printf, f, a)))
 #define ATTR_UNUSED __attribute__((unused))

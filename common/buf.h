@@ -15,8 +15,8 @@ struct buf {
 	size_t start; /* first unread octet */
 	size_t len;   /* unread octets */
 	size_t cap;
-	size_t max;   /* hard limit on len */
-	int error;    /* sticky: first failed append, 0 otherwise */
+	size_t max; /* hard limit on len */
+	int error;  /* sticky: first failed append, 0 otherwise */
 };
 
 /* An empty buffer that will never hold more than `max` octets. */

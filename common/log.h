@@ -28,10 +28,10 @@ void log_at(enum log_level level, const char *fmt, ...) ATTR_PRINTF(2, 3);
 #define log_err(...) log_at(LOG_LEVEL_ERR, __VA_ARGS__)
 #define log_warn(...) log_at(LOG_LEVEL_WARN, __VA_ARGS__)
 #define log_info(...) log_at(LOG_LEVEL_INFO, __VA_ARGS__)
-#define log_debug(...)                                            \
-	do {                                                      \
-		if (log_enabled(LOG_LEVEL_DEBUG))                 \
-			log_at(LOG_LEVEL_DEBUG, __VA_ARGS__);     \
+#define log_debug(...)                                                                             \
+	do {                                                                                       \
+		if (log_enabled(LOG_LEVEL_DEBUG))                                                  \
+			log_at(LOG_LEVEL_DEBUG, __VA_ARGS__);                                      \
 	} while (0)
 
 #endif

@@ -54,12 +54,12 @@ struct stream_opts {
 	const char *tls_name;
 	/* Client side: local address; version 0 leaves the choice to the kernel. */
 	struct addr_port from;
-	bool transparent;	     /* IP_TRANSPARENT before bind: `from` need not be local */
+	bool transparent; /* IP_TRANSPARENT before bind: `from` need not be local */
 };
 
 /*
- * Starts to connect; opts NULL means all defaults. NULL on failure with *err set; otherwise `ready` or
- * `end` follows, never before this function returned.
+ * Starts to connect; opts NULL means all defaults. NULL on failure with *err set; otherwise `ready`
+ * or `end` follows, never before this function returned.
  */
 struct stream *stream_connect(struct loop *l, const struct addr_port *to,
 			      const struct stream_opts *opts, const struct stream_ops *ops,
@@ -70,7 +70,8 @@ struct stream *stream_adopt(struct loop *l, int fd, const struct stream_opts *op
 /* Changes callbacks and argument. */
 void stream_set_ops(struct stream *s, const struct stream_ops *ops, void *arg);
 
-/* Queues a copy, also before `ready`. 0, ERR_TOOBIG past write_max (nothing queued), ERR_NOMEM, ERR_CLOSED. */
+/* Queues a copy, also before `ready`. 0, ERR_TOOBIG past write_max (nothing queued), ERR_NOMEM,
+ * ERR_CLOSED. */
 int stream_write(struct stream *s, struct span out);
 /* Octets accepted but not yet given to the kernel. */
 size_t stream_queued(const struct stream *s);

@@ -10,11 +10,11 @@
 #include "common/span.h"
 
 struct wire {
-	uint8_t *w;	  /* NULL on a read-only cursor */
+	uint8_t *w; /* NULL on a read-only cursor */
 	const uint8_t *r;
-	size_t n;	  /* size of the area */
+	size_t n; /* size of the area */
 	size_t pos;
-	int error;	  /* 0, ERR_MORE (read past the end) or ERR_TOOBIG (write) */
+	int error; /* 0, ERR_MORE (read past the end) or ERR_TOOBIG (write) */
 };
 
 void wire_init_read(struct wire *c, struct span in);

@@ -20,7 +20,7 @@
  * a range or prefix, or any (prefix length 0 resp. ports 0..65535).
  */
 struct fw_match {
-	uint8_t protocol;	/* IPPROTO_UDP, IPPROTO_TCP; 0: both */
+	uint8_t protocol; /* IPPROTO_UDP, IPPROTO_TCP; 0: both */
 	struct addr_prefix src, dst;
 	struct port_range sport, dport;
 };
@@ -39,10 +39,10 @@ struct fw_binding {
 };
 
 enum fw_op_type {
-	FW_OPEN,    /* add or refresh `match` with `lifetime_ms` as its kernel timeout */
-	FW_CLOSE,   /* remove `match`; absent is fine */
-	FW_BIND,    /* add or refresh `binding` with `lifetime_ms` */
-	FW_UNBIND,  /* remove `binding`; absent is fine */
+	FW_OPEN,   /* add or refresh `match` with `lifetime_ms` as its kernel timeout */
+	FW_CLOSE,  /* remove `match`; absent is fine */
+	FW_BIND,   /* add or refresh `binding` with `lifetime_ms` */
+	FW_UNBIND, /* remove `binding`; absent is fine */
 	/*
 	 * After the batch: delete the conntrack entries of the flow between the
 	 * two ends of `match`, by both tuples: A0->A3 and, when binding.outside is set,
@@ -65,7 +65,7 @@ enum fw_nat_mode { FW_NAT_NONE, FW_NAT_NAPT, FW_NAT_TWICE };
 
 struct fw_permit { /* config: firewall.permit; replies pass by conntrack mark */
 	struct addr_prefix from, to;
-	uint8_t protocol; /* 0: any */
+	uint8_t protocol;	 /* 0: any */
 	struct port_range ports; /* destination; ignored for other protocols than UDP and TCP */
 };
 
@@ -86,9 +86,9 @@ struct fw_static { /* config: nat.static */
 };
 
 struct fw_config {
-	const char *table;		/* nft table name, "sluice" */
+	const char *table; /* nft table name, "sluice" */
 	enum fw_mode mode;
-	uint32_t mark;			/* packet mark in FW_MARK, default 0x51 */
+	uint32_t mark;					  /* packet mark in FW_MARK, default 0x51 */
 	const char *const *inside_if, *const *outside_if; /* interface names */
 	size_t n_inside_if, n_outside_if;
 	const struct fw_permit *permits;
@@ -100,19 +100,19 @@ struct fw_config {
 	size_t n_sources;
 	const struct fw_static *statics;
 	size_t n_statics;
-	size_t max_elements;		/* set size: above the sum of all quotas */
-	bool counters;			/* per-element packet counters */
-	unsigned force_off;		/* FW_FEATURE_ bits treated as absent (tests) */
-	unsigned omit;			/* FW_RULE_ bits not installed (tests that prove themselves) */
+	size_t max_elements; /* set size: above the sum of all quotas */
+	bool counters;	     /* per-element packet counters */
+	unsigned force_off;  /* FW_FEATURE_ bits treated as absent (tests) */
+	unsigned omit;	     /* FW_RULE_ bits not installed (tests that prove themselves) */
 };
 
 /* House rules that a test may leave out to see its scenario fail; 0 otherwise. */
-#define FW_RULE_INPUT_DROP 1u  /* rule b: pool ports answer nothing */
-#define FW_RULE_POOL_GUARD 2u  /* rule c: others leave the pool ports */
-#define FW_RULE_FORGET 4u      /* rule d: conntrack entries deleted */
-#define FW_RULE_DEFRAG 8u      /* defragmentation without conntrack */
-#define FW_RULE_ICMP 16u       /* ICMP errors of open tuples */
-#define FW_RULE_SOURCE 32u     /* rule f: nat.source */
+#define FW_RULE_INPUT_DROP 1u /* rule b: pool ports answer nothing */
+#define FW_RULE_POOL_GUARD 2u /* rule c: others leave the pool ports */
+#define FW_RULE_FORGET 4u     /* rule d: conntrack entries deleted */
+#define FW_RULE_DEFRAG 8u     /* defragmentation without conntrack */
+#define FW_RULE_ICMP 16u      /* ICMP errors of open tuples */
+#define FW_RULE_SOURCE 32u    /* rule f: nat.source */
 
 /* Kernel features, probed by fw_open(). */
 #define FW_FEATURE_DESTROY 1u	     /* NFT_MSG_DESTROYSETELEM (6.3) */

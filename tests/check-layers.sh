@@ -126,6 +126,19 @@ while read -r file; do
 done < <(sources "${rooms[@]}" tests/unit tests/fuzz tests/conformance tests/bench)
 ok "every source is listed in a fragment of the Makefile" "${bad%$'\n'}"
 
+# --- format ---------------------------------------------------------------------------------------
+
+format=$(command -v clang-format-14)
+if [ -n "$format" ]; then
+	bad=$(sources "${rooms[@]}" tests | while read -r file; do
+		"$format" --dry-run -Werror "$file" >/dev/null 2>&1 || echo "$file"
+	done)
+	ok "everything is formatted as .clang-format says" "$bad"
+else
+	n=$((n + 1))
+	echo "ok $n # SKIP no clang-format-14 here"
+fi
+
 # --- size -----------------------------------------------------------------------------------------
 
 ok "no source file is longer than 800 lines" \
