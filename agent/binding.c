@@ -245,7 +245,7 @@ static bool permitted(struct binding *b)
 	for (unsigned i = 0; i < b->flow.components; i++) {
 		const struct flow_ends *e = &b->ends[i];
 
-		if (b->dropped[i] ||
+		if (b->flow.vetted || b->dropped[i] ||
 		    policy_permits(p, b->flow.protocol, &e->internal, &e->external))
 			continue;
 		failure_set(&b->failure, CAUSE_POLICY_REFUSED, NULL, 0, "%s to %s is not permitted",

@@ -34,6 +34,11 @@ struct flow {
 	unsigned components; /* 1 or 2 */
 	bool odd;	     /* single component with odd parity wanted */
 	enum flow_direction direction;
+	/*
+	 * The owner has asked policy itself, since the ends that middleboxes see
+	 * are not the client's own (a relay's).
+	 */
+	bool vetted;
 };
 
 /* Both ends of one component, as far as they are known. */

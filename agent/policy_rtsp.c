@@ -197,7 +197,7 @@ const struct conf_key policy_relay_keys[] = {
 	 .size = sizeof(struct addr),
 	 .elem = CONF_ADDR,
 	 .help = "the agent's own addresses to relay on, the first of an IP version for all of "
-		 "it; absent: those of the control connections"},
+		 "it; absent: those that lead to the client and the server"},
 	{.name = "max",
 	 .type = CONF_UINT,
 	 .offset = offsetof(struct policy_relay, max),

@@ -29,6 +29,7 @@ struct rtsp {
 	struct agent *agent;
 	struct rtsp_engine *engine;
 	struct resolver *resolver;
+	struct relays *relays; /* NULL: policy never asked for one */
 	struct rtsp_listener *listeners;
 	loop_fn done;
 	void *done_arg;
@@ -235,6 +236,25 @@ static const char *io_binding_state(const struct binding *b)
 	return binding_state_name(binding_state(b));
 }
 
+static struct relay *io_relay_new(void *arg, const struct rtsp_route *route, unsigned components,
+				  struct failure *f)
+{
+	struct rtsp *r = arg;
+	struct relay *relay = NULL;
+	int err = ERR_UNSUPPORTED;
+
+	if (r->relays != NULL)
+		err = relay_new(r->relays, route->relay_local, components, &relay);
+	if (err == 0)
+		return relay;
+	failure_set(f,
+		    err == ERR_AGAIN   ? CAUSE_OUT_OF_PORTS
+		    : err == ERR_LIMIT ? CAUSE_OVERLOADED
+				       : CAUSE_CONFIGURATION_FAILED,
+		    "", 0, "no ports to relay on: %s", err_str(err));
+	return NULL;
+}
+
 static const struct rtsp_io real_io = {
 	.now_ms = io_now_ms,
 	.timer_new = io_timer_new,
@@ -258,6 +278,11 @@ static const struct rtsp_io real_io = {
 	.outside = binding_outside,
 	.binding_state = io_binding_state,
 	.idle_ms = binding_idle_ms,
+	.relay_new = io_relay_new,
+	.relay_free = relay_free,
+	.relay_local = relay_local,
+	.relay_set_remote = relay_set_remote,
+	.relay_stats = relay_stats,
 };
 
 /* --- listeners ---------------------------------------------------------------------------------
@@ -386,6 +411,20 @@ static int listener_open(struct rtsp *r, const struct rtsp_listener_conf *conf)
 	return 0;
 }
 
+/* Relays that live keep their ports; without "relay" in the policy no new one is asked for. */
+static int apply_relay(struct rtsp *r)
+{
+	const struct policy_relay *conf = &r->agent->policy->relay;
+	struct relay_cfg cfg = {.ports = conf->ports, .max_relays = (unsigned)conf->max};
+
+	if (!conf->present)
+		return 0;
+	if (r->relays != NULL)
+		return relays_set_cfg(r->relays, &cfg);
+	r->relays = relays_new(r->agent->loop, &cfg);
+	return r->relays != NULL ? 0 : ERR_NOMEM;
+}
+
 static struct rtsp_listener *listener_find(struct rtsp *r, const struct rtsp_listener_conf *conf)
 {
 	struct rtsp_listener *l;
@@ -433,6 +472,8 @@ static int apply(struct rtsp *r)
 		if (one < 0)
 			err = one;
 	}
+	if (err == 0)
+		err = apply_relay(r);
 	if (err < 0)
 		return err;
 	close_unkept(r);
@@ -493,6 +534,7 @@ void rtsp_free(struct rtsp *r)
 	close_unkept(r);
 	rtsp_engine_free(r->engine);
 	resolver_free(r->resolver);
+	relays_free(r->relays);
 	free(r);
 }
 

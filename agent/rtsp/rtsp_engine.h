@@ -9,6 +9,7 @@
 
 #include "agent/binding.h"
 #include "agent/policy.h"
+#include "agent/relay.h"
 #include "agent/rtsp/rtsp_msg.h"
 #include "agent/rtsp/rtsp_plan.h"
 
@@ -36,8 +37,10 @@ struct rtsp_terms {
 struct rtsp_route {
 	struct addr_port server;
 	bool rewrite;	       /* from our own address, outside ports into Transport */
-	struct addr_port from; /* otherwise: the client's address */
-	bool automatic;	       /* out=auto chose */
+	struct addr_port from; /* the client's address; relay: our own on the far side */
+	bool relay;	       /* media through our own ports; `rewrite` is true then */
+	struct addr relay_local[RELAY_SIDES];
+	bool automatic; /* out=auto chose */
 	bool tls;
 	struct tls_ctx *tls_ctx; /* borrowed from the plan */
 	char tls_name[256];	 /* that the server must prove; empty: its address */
@@ -96,6 +99,15 @@ struct rtsp_io {
 	struct addr_port (*outside)(const struct binding *b, unsigned i);
 	const char *(*binding_state)(const struct binding *b);
 	uint64_t (*idle_ms)(const struct binding *b, unsigned i);
+
+	/* agent/relay.h, for a route that relays; NULL with *f. */
+	struct relay *(*relay_new)(void *arg, const struct rtsp_route *route, unsigned components,
+				   struct failure *f);
+	void (*relay_free)(struct relay *r);
+	struct addr_port (*relay_local)(const struct relay *r, enum relay_side side, unsigned i);
+	int (*relay_set_remote)(struct relay *r, enum relay_side side, unsigned i,
+				const struct addr_port *remote);
+	struct relay_stats (*relay_stats)(const struct relay *r, enum relay_side side, unsigned i);
 };
 
 /* `arg` goes to every rtsp_io call that takes one. NULL on failure. */

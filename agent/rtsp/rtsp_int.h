@@ -179,7 +179,8 @@ struct rtsp_stream {
 	char *uri;
 	char protocol[40];
 	struct binding *binding;
-	struct flow_ends ends[FLOW_COMPONENTS];
+	struct relay *relay;			/* between the two ends below; NULL: none */
+	struct flow_ends ends[FLOW_COMPONENTS]; /* client and server */
 	unsigned components;
 	uint8_t channel_first, channel_last; /* interleaved */
 	bool has_channels, record;
@@ -204,7 +205,7 @@ struct rtsp_session {
 	unsigned n_streams;
 	enum rtsp_session_state state;
 	enum rtsp_mode mode;
-	bool rewrite;
+	bool rewrite, relay;
 	char *control; /* URI of the last PLAY, RECORD or PAUSE */
 	unsigned timeout_s;
 	uint64_t started_ms, seen_ms;
@@ -333,6 +334,23 @@ int rtsp_media_parse(const struct rtsp_txn *t, const struct rtsp_msg *request,
 		     struct failure *f);
 void rtsp_media_restore(const struct rtsp_txn *t, const struct rtsp_media *media,
 			const struct rtsp_msg *reply, struct rtsp_edits *e);
+
+/* rtsp_relay.c: media through ports of our own */
+/* Takes ports for the stream of `t` where its route relays. 0 or ERR_* with *f. */
+int rtsp_relay_start(struct rtsp_txn *t, unsigned components, struct failure *f);
+void rtsp_relay_end(struct rtsp_stream *st);
+/* The ends of the stream as the path's middleboxes see them. */
+void rtsp_relay_ends(const struct rtsp_stream *st, struct flow_ends out[FLOW_COMPONENTS]);
+/* Both ends are known and the pinholes open: media may pass. 0 or ERR_*. */
+int rtsp_relay_open(struct rtsp_stream *st);
+/* Where the server sends component `i`; version 0: to the client's own port. */
+struct addr_port rtsp_relay_seen(const struct rtsp_stream *st, unsigned i);
+/* The client is told our ports and address for the server's. */
+void rtsp_relay_restore(const struct rtsp_stream *st, unsigned components,
+			const struct rtsp_spec *s, struct rtsp_edits *e);
+/* Since the client sent the last packet of component `i`; UINT64_MAX: unknown. */
+uint64_t rtsp_relay_idle_ms(const struct rtsp_stream *st, unsigned i);
+void rtsp_relay_json(const struct rtsp_stream *st, unsigned i, struct jsonw *w);
 
 /* rtsp_session.c */
 struct rtsp_session *rtsp_session_find(struct rtsp_engine *e, const struct addr_port *server,

@@ -26,11 +26,11 @@ static struct rtsp_ports asked_ports(const struct rtsp_txn *t, struct rtsp_ports
 
 	if (!t->u->route.rewrite || t->stream->binding == NULL)
 		return own;
-	out = t->c->e->io->outside(t->stream->binding, 0);
+	out = rtsp_relay_seen(t->stream, 0);
 	if (out.addr.version == 0)
 		return own;
 	p.first = p.last = out.port;
-	out = t->c->e->io->outside(t->stream->binding, 1);
+	out = rtsp_relay_seen(t->stream, 1);
 	if (own.last != own.first && out.addr.version != 0)
 		p.last = out.port;
 	return p;
@@ -116,7 +116,8 @@ static int udp_ends(const struct rtsp_txn *t, const struct rtsp_spec *said, stru
 		return ERR_MALFORMED;
 	if (media_host(t, said, &host, status, f) < 0)
 		return ERR_INVALID;
-	if (host.version != t->c->peer.addr.version) {
+	if (host.version !=
+	    (t->u->route.relay ? t->u->route.server.addr.version : t->c->peer.addr.version)) {
 		*status = 461;
 		failure_set(f, CAUSE_UNSUPPORTED, "", 0, "media of another IP version");
 		return ERR_UNSUPPORTED;
@@ -231,6 +232,10 @@ void rtsp_media_restore(const struct rtsp_txn *t, const struct rtsp_media *media
 	    (addr_parse(p->value, &a) < 0 || !addr_eq(&a, &t->c->peer.addr)))
 		rtsp_edit_printf(e, p->value_off, p->value_len, "%s",
 				 addr_str(&t->c->peer.addr, text));
-	if (t->c->terms.mode != RTSP_TRANSPARENT && !media->interleaved)
+	if (media->interleaved)
+		return;
+	if (t->u->route.relay)
+		rtsp_relay_restore(t->stream, media->components, s, e);
+	else if (t->c->terms.mode != RTSP_TRANSPARENT)
 		put_source(t, s, e);
 }

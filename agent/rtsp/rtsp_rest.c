@@ -30,7 +30,7 @@ static void component_json(const struct rtsp_stream *st, unsigned i, struct json
 
 	if (st->binding != NULL) {
 		outside = io->outside(st->binding, i);
-		idle = io->idle_ms(st->binding, i);
+		idle = rtsp_relay_idle_ms(st, i);
 	}
 	jsonw_object(w, NULL);
 	jsonw_addr_port(w, "client", &st->ends[i].internal);
@@ -39,6 +39,7 @@ static void component_json(const struct rtsp_stream *st, unsigned i, struct json
 	jsonw_addr_port(w, "server", &st->ends[i].external);
 	if (idle != UINT64_MAX)
 		jsonw_uint(w, "client_idle_ms", idle);
+	rtsp_relay_json(st, i, w);
 	jsonw_object_end(w);
 }
 
@@ -93,7 +94,7 @@ static void session_json(const struct rtsp_session *s, struct jsonw *w)
 	jsonw_addr(w, "client", &s->client);
 	jsonw_addr_port(w, "server", &s->server);
 	jsonw_str(w, "way_in", way_in(s->mode));
-	jsonw_str(w, "way_out", s->rewrite ? "rewrite" : "transparent");
+	jsonw_str(w, "way_out", s->relay ? "relay" : s->rewrite ? "rewrite" : "transparent");
 	jsonw_str(w, "state", rtsp_session_state_name(s->state));
 	jsonw_uint(w, "timeout", s->timeout_s);
 	jsonw_uint(w, "age_ms", now - s->started_ms);

@@ -81,6 +81,7 @@ static struct rtsp_session *session_new(struct rtsp_txn *t, struct span id)
 	s->host = t->c->host;
 	s->host->sessions++;
 	s->rewrite = t->u->route.rewrite;
+	s->relay = t->u->route.relay;
 	s->mode = t->c->terms.mode;
 	s->timeout_s = RTSP_SESSION_TIMEOUT;
 	s->started_ms = s->seen_ms = rtsp_now(e);
@@ -390,7 +391,7 @@ static void session_late(void *arg)
 			continue;
 		udp = true;
 		for (i = 0; i < st->components; i++) {
-			uint64_t idle = e->io->idle_ms(st->binding, i);
+			uint64_t idle = rtsp_relay_idle_ms(st, i);
 
 			if (idle < quiet)
 				quiet = idle;
@@ -454,6 +455,7 @@ static void release_and_hold(struct rtsp_stream *st, struct rtsp_txn *t)
 	struct binding *b = st->binding;
 
 	st->binding = NULL;
+	rtsp_relay_end(st);
 	if (b == NULL)
 		return;
 	if (h == NULL) {
@@ -521,6 +523,7 @@ struct rtsp_stream *rtsp_stream_new(struct rtsp_txn *t, struct span uri)
 
 void rtsp_stream_free(struct rtsp_stream *st)
 {
+	rtsp_relay_end(st);
 	if (st->binding != NULL)
 		st->e->io->release(st->binding);
 	free(st->uri);

@@ -149,7 +149,7 @@ static bool clear_old(struct rtsp_txn *t, const struct rtsp_msg *m, const struct
 	struct rtsp_session *s = known_session(t);
 	struct rtsp_stream *st;
 
-	if (s == NULL || w->udp == 0 || !t->u->route.rewrite)
+	if (s == NULL || w->udp == 0 || !t->u->route.rewrite || t->u->route.relay)
 		return false;
 	for (st = s->streams; st != NULL; st = st->next)
 		if (st->binding != NULL && rtsp_uri_same(span_str(st->uri), m->uri) &&
@@ -173,13 +173,18 @@ static struct binding *reserve(struct rtsp_txn *t, const struct wish *w, struct 
 		.module = "rtsp",
 		.client = *client,
 		.protocol = 17, /* UDP */
-		.ip_version = client->version,
+		.ip_version = t->u->route.server.addr.version,
 		.components = w->pair ? 2 : 1,
 		.odd = !w->pair && (w->ports.first & 1) != 0,
 		.direction = FLOW_BOTH,
 	};
 
-	if (client->version != t->u->route.server.addr.version) {
+	if (t->u->route.relay) { /* our own ports are what the path sees */
+		if (rtsp_relay_start(t, flow.components, f) < 0)
+			return NULL;
+		flow.odd = false;
+		flow.vetted = true;
+	} else if (client->version != t->u->route.server.addr.version) {
 		failure_set(f, CAUSE_UNSUPPORTED, "", 0, "client and server differ in IP version");
 		return NULL;
 	}
@@ -194,6 +199,7 @@ static struct binding *reserve(struct rtsp_txn *t, const struct wish *w, struct 
 /* Without pinholes there is still interleaving, if the client offered it. */
 static void reservation_failed(struct rtsp_txn *t, const struct failure *f)
 {
+	rtsp_relay_end(t->stream);
 	if ((t->keep & ~t->udp) != 0) {
 		t->keep &= ~t->udp;
 		rtsp_stream_event(t->stream, STREAM_EV_TCP);
@@ -241,8 +247,8 @@ static void rewrite_ports(struct rtsp_txn *t, const struct rtsp_spec *s, struct 
 {
 	const struct rtsp_param *p = rtsp_spec_param(s, "client_port");
 	struct rtsp_ports own;
-	struct addr_port a = t->c->e->io->outside(t->stream->binding, 0);
-	struct addr_port b = t->c->e->io->outside(t->stream->binding, 1);
+	struct addr_port a = rtsp_relay_seen(t->stream, 0);
+	struct addr_port b = rtsp_relay_seen(t->stream, 1);
 
 	if (a.addr.version == 0 || rtsp_ports_parse(p->value, &own) < 0)
 		return;
@@ -314,6 +320,7 @@ static void drop_binding(struct rtsp_stream *st)
 	struct binding *b = st->binding;
 
 	st->binding = NULL;
+	rtsp_relay_end(st);
 	if (b != NULL)
 		st->e->io->release(b);
 }
@@ -328,32 +335,35 @@ static void pass(struct rtsp_txn *t, const struct rtsp_msg *reply, const struct 
 	unsigned timeout;
 	bool given;
 
+	rtsp_edits_init(&e);
+	rtsp_media_restore(t, media, reply, &e);
 	if (rtsp_msg_session(reply, &id, &timeout, &given) == 0)
 		s = rtsp_session_take(t, id);
 	if (s == NULL || rtsp_session_add(s, t->stream) < 0) {
 		failure_set(&f, CAUSE_AGENT_FAULT, "", 0, "the session cannot be kept");
 		undo(t, reply, 500, &f);
+		rtsp_edits_fini(&e);
 		return;
 	}
 	t->stream = NULL;
 	unpromise(t);
 	rtsp_session_timeout(s, timeout);
-	rtsp_edits_init(&e);
-	rtsp_media_restore(t, media, reply, &e);
 	rtsp_txn_pass(t, reply, &e);
 	rtsp_edits_fini(&e);
 }
 
-static void enable(struct rtsp_txn *t, const struct rtsp_msg *reply, const struct rtsp_media *media)
+static void enable(struct rtsp_txn *t, const struct rtsp_msg *reply)
 {
 	struct rtsp_stream *st = t->stream;
+	struct flow_ends ends[FLOW_COMPONENTS];
 	struct failure f;
 	int err;
 
+	rtsp_relay_ends(st, ends);
 	buf_reset(&t->held);
 	err = buf_append_span(&t->held, reply->raw);
 	if (err == 0)
-		err = t->c->e->io->enable(st->binding, media->ends);
+		err = t->c->e->io->enable(st->binding, ends);
 	if (err == 0) {
 		t->state = TXN_HELD;
 		rtsp_txn_timer(t, RTSP_HOLD_MS);
@@ -401,7 +411,7 @@ static void accepted(struct rtsp_txn *t, const struct rtsp_msg *reply)
 		pass(t, reply, &media);
 		break;
 	case STREAM_DO_ENABLE:
-		enable(t, reply, &media);
+		enable(t, reply);
 		break;
 	default:
 		undo(t, reply, t->status, &t->failure);
@@ -429,13 +439,22 @@ static void bound(struct rtsp_txn *t)
 	struct rtsp_media media;
 	struct failure f;
 	unsigned status;
+	int err;
 
 	rtsp_txn_request(t, &request);
 	held_reply(t, &reply);
-	if (rtsp_media_parse(t, &request, &reply, &media, &status, &f) == 0)
-		pass(t, &reply, &media);
-	else
+	if (rtsp_media_parse(t, &request, &reply, &media, &status, &f) < 0) {
 		undo(t, &reply, status, &f);
+		return;
+	}
+	err = rtsp_relay_open(t->stream);
+	if (err < 0) {
+		failure_set(&f, CAUSE_CONFIGURATION_FAILED, "", 0, "media cannot be relayed: %s",
+			    err_str(err));
+		undo(t, &reply, 0, &f);
+		return;
+	}
+	pass(t, &reply, &media);
 }
 
 static void binding_failed(struct rtsp_txn *t, const struct failure *f)

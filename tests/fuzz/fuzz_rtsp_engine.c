@@ -168,6 +168,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	w.rewrite = (first & 1) != 0;
 	w.terms.out = (first & 2) != 0 ? RTSP_OUT_AUTO : RTSP_OUT_REWRITE;
 	addr_port_parse(SPAN_LIT("198.51.100.1:16384"), &w.outside);
+	if ((first & 8) != 0) {
+		w.relay = w.rewrite = true;
+		addr_parse(SPAN_LIT("10.1.0.9"), &w.relay_at);
+		if ((first & 16) != 0)
+			w.outside.addr = addr_none;
+	}
 	rtsp_mounts_add(&w.plan.mounts, "/a", "rtsp://192.0.2.9/live");
 	rtsp_mounts_add(&w.plan.mounts, "/", "rtsp://camera.example:8554/");
 	if (!world_start(&w))

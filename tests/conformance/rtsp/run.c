@@ -140,6 +140,10 @@ static int setting(struct script *s, struct span line)
 		w->rewrite = span_eq_str(v, "rewrite");
 		if (w->rewrite)
 			addr_port_parse(SPAN_LIT("198.51.100.1:16384"), &w->outside);
+	} else if (span_eq_str(name, "relay")) { /* out=relay, on that address */
+		w->rewrite = w->relay = addr_parse(v, &w->relay_at) == 0;
+	} else if (span_eq_str(name, "relay_ports")) {
+		w->relay_refused = span_eq_str(v, "none");
 	} else if (span_eq_str(name, "outside")) { /* what the path does, whatever way was chosen */
 		if (addr_port_parse(v, &w->outside) < 0)
 			w->outside.addr = addr_none;
@@ -283,6 +287,8 @@ static int binding_input(struct script *s, struct span what, struct span line)
 		s->w.bindings[n - 1].idle[1] = number(&line);
 	else if (span_eq_str(what, "rtp"))
 		s->w.bindings[n - 1].idle[0] = number(&line);
+	else if (span_eq_str(what, "relayed")) /* relayed RELAY: the client sent something */
+		s->w.relays[n - 1].client_ms = s->w.now;
 	else
 		return bad(s, "unknown input");
 	return 0;

@@ -188,6 +188,15 @@ static void io_resolve_cancel(void *question)
 	free(q);
 }
 
+static struct addr relay_at(const struct world *w, uint8_t version)
+{
+	struct addr a = w->relay_at;
+
+	if (a.version != version)
+		addr_parse(version == 6 ? SPAN_LIT("fd01::9") : SPAN_LIT("10.1.0.9"), &a);
+	return a;
+}
+
 static int io_route(void *arg, const struct rtsp_terms *terms, const struct rtsp_mount *mount,
 		    const struct addr *client, const struct addr_port *server,
 		    struct rtsp_route *out, struct failure *f)
@@ -206,6 +215,12 @@ static int io_route(void *arg, const struct rtsp_terms *terms, const struct rtsp
 		out->rewrite = mount->out == RTSP_OUT_REWRITE;
 	if (!out->rewrite)
 		out->from.addr = *client;
+	if (w->relay) {
+		out->relay = true;
+		out->relay_local[RELAY_CLIENT] = relay_at(w, client->version);
+		out->relay_local[RELAY_FAR] = relay_at(w, server->addr.version);
+		out->from.addr = out->relay_local[RELAY_FAR];
+	}
 	return 0;
 }
 
@@ -294,6 +309,70 @@ static uint64_t io_idle_ms(const struct binding *b, unsigned i)
 	return b->idle[i];
 }
 
+static struct relay *io_relay_new(void *arg, const struct rtsp_route *route, unsigned components,
+				  struct failure *f)
+{
+	struct world *w = arg;
+	struct relay *r;
+
+	if (w->relay_refused || w->n_relays == WORLD_BINDINGS) {
+		failure_set(f, CAUSE_OUT_OF_PORTS, "", 0, "no ports to relay on");
+		return NULL;
+	}
+	r = &w->relays[w->n_relays++];
+	memset(r, 0, sizeof(*r));
+	r->w = w;
+	r->id = w->n_relays;
+	r->components = components;
+	r->live = true;
+	memcpy(r->local, route->relay_local, sizeof(r->local));
+	note(w, "relay %u components=%u", r->id, components);
+	return r;
+}
+
+static void io_relay_free(struct relay *r)
+{
+	if (!r->live)
+		abort();
+	r->live = false;
+	note(r->w, "relay %u ends", r->id);
+}
+
+/* 50000 and 50001 towards the first client, 51000 and 51001 towards its server. */
+static struct addr_port io_relay_local(const struct relay *r, enum relay_side side, unsigned i)
+{
+	struct addr_port a = {.addr = r->local[side]};
+
+	if (i >= r->components)
+		return (struct addr_port){0};
+	a.port = (uint16_t)((side == RELAY_FAR ? 51000 : 50000) + 2 * (r->id - 1) + i);
+	return a;
+}
+
+static int io_relay_set_remote(struct relay *r, enum relay_side side, unsigned i,
+			       const struct addr_port *remote)
+{
+	char text[ADDR_PORT_STRLEN];
+
+	if (!r->live || i >= r->components)
+		abort();
+	if (remote->addr.version != r->local[side].version)
+		return ERR_INVALID;
+	note(r->w, "relay %u %s %u %s", r->id, side == RELAY_FAR ? "far" : "client", i,
+	     addr_port_str(remote, text));
+	return 0;
+}
+
+static struct relay_stats io_relay_stats(const struct relay *r, enum relay_side side,
+					 unsigned i ATTR_UNUSED)
+{
+	struct relay_stats s = {.packets = r->id};
+
+	if (side == RELAY_CLIENT)
+		s.last_ms = r->client_ms;
+	return s;
+}
+
 static const struct rtsp_io world_io = {
 	.now_ms = io_now,
 	.timer_new = io_timer_new,
@@ -317,6 +396,11 @@ static const struct rtsp_io world_io = {
 	.outside = io_outside,
 	.binding_state = io_binding_state,
 	.idle_ms = io_idle_ms,
+	.relay_new = io_relay_new,
+	.relay_free = io_relay_free,
+	.relay_local = io_relay_local,
+	.relay_set_remote = io_relay_set_remote,
+	.relay_stats = io_relay_stats,
 };
 
 void world_init(struct world *w)
@@ -354,6 +438,8 @@ bool world_fini(struct world *w)
 		clean = clean && !w->bindings[i].live;
 		world_released(w, i + 1);
 	}
+	for (i = 0; i < w->n_relays; i++)
+		clean = clean && !w->relays[i].live;
 	for (i = 0; i < w->n_wires; i++) {
 		clean = clean && !w->wires[i].open;
 		buf_fini(&w->wires[i].in);

@@ -56,6 +56,14 @@ struct binding { /* opaque to the engine; here it is ours */
 	uint64_t idle[FLOW_COMPONENTS];
 };
 
+struct relay { /* as above */
+	struct world *w;
+	unsigned id, components;
+	bool live;
+	struct addr local[RELAY_SIDES];
+	uint64_t client_ms;
+};
+
 struct world {
 	struct rtsp_engine *engine;
 	uint64_t now;
@@ -64,6 +72,8 @@ struct world {
 	unsigned n_wires, n_clients, n_servers;
 	struct binding bindings[WORLD_BINDINGS];
 	unsigned n_bindings;
+	struct relay relays[WORLD_BINDINGS];
+	unsigned n_relays;
 	struct event *events, **events_end;
 	struct world_question *questions; /* names being asked for */
 	unsigned n_questions;
@@ -72,7 +82,8 @@ struct world {
 	struct rtsp_terms terms;
 	struct rtsp_plan plan;
 	struct policy_limits limits;
-	bool rewrite, connect_refused;
+	bool rewrite, connect_refused, relay, relay_refused;
+	struct addr relay_at; /* of both sides, as far as the IP version fits */
 	struct addr_port outside; /* of the first binding; later ones follow */
 	enum cause bind_refused;
 	uint16_t lowest_port;
