@@ -1,12 +1,14 @@
 """Bad policy files: a daemon does not start, and names every error with its place."""
 
+import json
 import os
 import re
 import subprocess
 
+import jsonschema
 import pytest
 
-from lib.sluice import BUILD, Agent, agent_policy, middlebox_policy
+from lib.sluice import BUILD, SRC, Agent, agent_policy, middlebox_policy
 
 AGENT_ERRORS = """{
 	"identity": "agent-1",
@@ -106,12 +108,44 @@ def test_reload_keeps_the_old_policy_when_the_new_one_is_bad(site):
         daemon.signal(1)
 
 
-def test_examples_pass_the_check():
-    """The policies in etc/ are what they claim to be: usable."""
-    etc = os.path.join(os.environ.get("SRCDIR") or os.path.join(os.path.dirname(__file__), "../.."),
-                       "etc")
-    found = sorted(f for f in os.listdir(etc) if f.endswith(".json") and "schema" not in f)
-    for name in found:
-        program = "sluice-agent" if "agent" in name else "sluice-middlebox"
-        done = run(program, "--check", os.path.join(etc, name))
-        assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
+def readme_policies():
+    """The complete policies that README.md shows."""
+    with open(os.path.join(SRC, "README.md")) as f:
+        blocks = re.findall(r"```json\n(.*?)```", f.read(), re.DOTALL)
+    return [b for b in blocks if b.startswith("{")]
+
+
+def example(name):
+    with open(os.path.join(SRC, "etc", name)) as f:
+        return f.read()
+
+
+def test_examples_and_readme_pass_the_check(directory):
+    """What is shown is what works."""
+    shown = readme_policies() + [example("agent.json"), example("middlebox.json")]
+    assert len(shown) == 4
+    for text in shown:
+        program = "sluice-agent" if '"identity"' in text else "sluice-middlebox"
+        path = os.path.join(directory, "policy.json")
+        with open(path, "w") as f:
+            f.write(text)
+        done = run(program, "--check", path)
+        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("program", ["sluice-agent", "sluice-middlebox"])
+def test_schema_is_up_to_date_and_fits_the_example(program):
+    """etc/*.schema.json is what the program prints, and the example policy obeys it."""
+    name = program.removeprefix("sluice-")
+    printed = run(program, "--schema").stdout
+    assert json.loads(printed) == json.loads(example(name + ".schema.json"))
+    plain = re.sub(r"(?m)^\s*//.*$|\s//\s.*$", "", example(name + ".json"))
+    jsonschema.validate(json.loads(plain), json.loads(printed))
+
+
+@pytest.mark.parametrize("page", sorted(
+    n for n in os.listdir(os.path.join(SRC, "doc")) if n[-1].isdigit()))
+def test_manual_pages_are_correct(page):
+    done = subprocess.run(["mandoc", "-T", "lint", "-W", "warning",
+                           os.path.join(SRC, "doc", page)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
