@@ -13,7 +13,7 @@
 #include "common/log.h"
 #include "common/stream_int.h"
 
-#define ACCEPTS_PER_WAKEUP 64
+#define ACCEPTS_PER_WAKEUP 8
 #define REST_MS 100
 
 struct stream_listener {

@@ -107,7 +107,7 @@ static uint32_t page_start(struct core *c, uint32_t after, uint32_t *floor)
 	return 0;
 }
 
-#define PAGE_MAX 256u
+#define PAGE_MAX 32u /* with counters read from the kernel: below 1 ms */
 
 uint32_t core_rest_rules(struct core *c, uint32_t after, unsigned limit, uint64_t now_ms,
 			 struct jsonw *w)

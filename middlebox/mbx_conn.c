@@ -181,6 +181,14 @@ static void mark_dirty(struct mbx_conn *c)
 	c->mbx->dirty = c;
 }
 
+/* What a request takes of the turn's time. */
+static unsigned cost_of(const struct mbx *m, const struct simco_msg *msg)
+{
+	if (msg->type != SIMCO_PRL_REQ)
+		return 1;
+	return 1 + (unsigned)(core_stats(m->core).rules / MBX_PRL_PER_REQUEST);
+}
+
 static void on_request(void *arg, const struct simco_msg *msg)
 {
 	struct mbx_conn *c = arg;
@@ -189,9 +197,11 @@ static void on_request(void *arg, const struct simco_msg *msg)
 	if (c->ending || !c->joined)
 		return;
 	c->requests++;
-	m->turn_requests++;
+	m->turn_requests += cost_of(m, msg);
 	core_request(m->core, c, msg, loop_now_ms(m->loop));
 	mbx_defer_commit(m);
+	if (m->turn_requests >= MBX_TURN_MAX)
+		simco_srv_pause(c->srv);
 	if (core_pending(m->core) >= CORE_BATCH)
 		mbx_commit_now(m);
 }
@@ -375,16 +385,25 @@ static void adopt(struct mbx_conn *c, bool tls)
 		mbx_conn_end(c, "out of memory");
 }
 
-/* With TLS in the policy the first octet tells what the agent speaks. */
+/*
+ * With TLS in the policy the first octet tells what the agent speaks. One
+ * handshake begins in a turn: their arithmetic takes longer than requests.
+ */
 static void on_first_octet(unsigned events, void *arg)
 {
 	struct mbx_conn *c = arg;
+	struct mbx *m = c->mbx;
 	uint8_t first;
 	ssize_t n = recv(c->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
 
 	(void)events;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
+	if (n == 1 && first == TLS_RECORD_HANDSHAKE && m->turn_handshake) {
+		mbx_defer_commit(m);
+		return; /* the octet is still there in the next turn */
+	}
+	m->turn_handshake |= n == 1 && first == TLS_RECORD_HANDSHAKE;
 	loop_io_free(c->sniff);
 	c->sniff = NULL;
 	if (n <= 0)

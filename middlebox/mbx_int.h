@@ -12,7 +12,8 @@
 #include "proto-simco/simco.h"
 
 #define MBX_SLICE 8192u	       /* octets fed to one session at a time */
-#define MBX_TURN_MAX 1024u     /* requests taken in one turn of the loop */
+#define MBX_TURN_MAX 96u       /* requests taken in one turn of the loop: below 1 ms */
+#define MBX_PRL_PER_REQUEST 64 /* rules in a list that cost as much as a request */
 #define MBX_SPARE 64u	       /* connections above limits.sessions that are told 0x0321 */
 #define MBX_HANDSHAKES_MAX 32u /* TLS handshakes at once */
 
@@ -58,7 +59,8 @@ struct mbx {
 	struct mbx_conn *waiting, **waiting_tail;
 	size_t n_conns, n_handshaking;
 	uint64_t next_id;
-	unsigned turn_requests;
+	unsigned turn_requests; /* in this turn; a long list counts as many */
+	bool turn_handshake;	/* one began in this turn */
 	bool commit_deferred, work_soon;
 	struct loop_io *fw_io[2];
 	struct loop_timer *work;  /* what goes on in the next turn, and the core's deadline */

@@ -331,6 +331,8 @@ int simco_srv_input(struct simco_srv *s, const void *in, size_t n, size_t *used,
  * or does not answer that request (nothing was sent then).
  */
 int simco_srv_reply(struct simco_srv *s, struct simco_msg *reply);
+/* From a callback of simco_srv_input(): it shall return after this message. */
+void simco_srv_pause(struct simco_srv *s);
 /* ARE (§5.3.19). Only in OPEN; after the replies given so far. As simco_srv_reply(). */
 int simco_srv_event(struct simco_srv *s, uint32_t pid, uint32_t lifetime);
 /* AST and CLOSED (§7.5); the caller has answered every request before. */

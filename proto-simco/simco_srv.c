@@ -46,6 +46,7 @@ struct simco_srv {
 	enum simco_session_state state;
 	bool over;     /* the connection is to be closed */
 	bool stopped;  /* input waits for replies */
+	bool paused;   /* input ends after this message */
 	struct buf in; /* the incomplete message */
 	struct buf out;
 	size_t longest; /* length field that a request can have */
@@ -447,8 +448,8 @@ int simco_srv_input(struct simco_srv *s, const void *in, size_t n, size_t *used,
 {
 	struct span rest = span_of(in, n);
 
-	s->stopped = false;
-	while (!s->over && rest.n > 0) {
+	s->stopped = s->paused = false;
+	while (!s->over && !s->paused && rest.n > 0) {
 		size_t took = s->in.len > 0 ? feed_more(s, rest) : feed_fresh(s, rest);
 
 		if (took == 0) {
@@ -534,6 +535,11 @@ enum simco_session_state simco_srv_state(const struct simco_srv *s)
 uint32_t simco_srv_extensions(const struct simco_srv *s)
 {
 	return s->extensions;
+}
+
+void simco_srv_pause(struct simco_srv *s)
+{
+	s->paused = true;
 }
 
 size_t simco_srv_pending(const struct simco_srv *s)
