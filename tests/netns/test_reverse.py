@@ -135,6 +135,49 @@ def test_rtsps_on_both_sides(site, gst, directory, nat):
     check_played(s, player.result())
 
 
+def test_intercepted_rtsps(site, gst, directory):
+    """Where the agent has the server's certificate, intercepted RTSPS gets its pinholes, too."""
+    ca = Authority(directory)
+    certificate, key = ca.issue(topo.SERVER)
+    s = site(agent={"rtsp": [{"listen": "0.0.0.0:8322", "mode": "transparent",
+                              "tls": {"certificate": certificate, "key": key},
+                              "upstream_tls": {"ca": ca.file}}]},
+             middlebox=open_ports(False, 322))
+    s.net.agent.nft("""
+table ip hand_over {
+	chain prerouting {
+		type nat hook prerouting priority dstnat;
+		iifname "cl" tcp dport 322 redirect to :8322
+	}
+}
+""")
+    gst(s.net.server, "--port", "322", "--tls", certificate, key)
+    player = GstPlayer(s.net.client, f"rtsps://{topo.SERVER}:322/av", 4,
+                       directory + "/player.log", "ca=" + ca.file)
+    check_played(s, player.result())
+
+
+@pytest.mark.parametrize("player", ["ffmpeg", "gstreamer"])
+def test_cameras_inside_viewers_outside(site, gst, directory, player):
+    """The other way round, through a firewall: a path from outside to inside."""
+    policy = middlebox_policy(topo.Line, directory)
+    policy["agents"]["agent-1"]["permit"] = [
+        {"internal": "192.0.2.0/24", "external": topo.CLIENT_NET, "protocol": "udp",
+         "ports": "1024-65535"}]
+    policy["firewall"]["permit"] += [
+        {"from": "192.0.2.0/24", "to": topo.AGENT + "/32", "protocol": "tcp", "ports": "8554"}]
+    s = site(agent={**reverse(f"rtsp://{topo.CLIENT}/av"),
+                    "paths": [{"from": "outside", "to": "inside", "through": ["edge"]}]},
+             middlebox={"agents": policy["agents"], "firewall": policy["firewall"]})
+    gst(s.net.client)
+    url = f"rtsp://{topo.AGENT}:{PORT}/cam"
+    if player == "gstreamer":
+        counts = GstPlayer(s.net.server, url, 4, directory + "/player.log").result()
+    else:
+        counts = Ffmpeg(s.net.server, url, 3, directory + "/player.log").finish()
+    check_played(s, counts)
+
+
 def test_rtsps_server_must_prove_itself(site, gst, directory, cleanup):
     """A certificate of another authority, or for another host: 502 unless nobody checks."""
     cameras, other = Authority(directory), Authority(directory, "other")
