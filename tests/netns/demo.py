@@ -100,7 +100,9 @@ def describe(rule):
     ends = rule["internal"]
     if rule.get("outside") not in (None, rule["internal"]):
         ends += f"  seen outside as {rule['outside']}"
-    return f"rule {rule['pid']:<4} {rule['protocol']} {ends}  ↔  {rule['external']}"
+    packets = {way: n["packets"] for way, n in rule.get("counters", {}).items()}
+    return (f"rule {rule['pid']:<10} {rule['protocol']} {ends}  ↔  {rule['external']}   "
+            f"packets: {packets.get('inbound', 0)} in, {packets.get('outbound', 0)} out")
 
 
 def kernel_elements(net):
@@ -170,8 +172,8 @@ def with_sluice(net, directory, nat):
         wait_until(lambda: server.requests("teardown"), 5, "TEARDOWN at the server")
         with contextlib.suppress(TimeoutError):
             wait_until(lambda: not site.rules(), 2)
-        claim("and every pinhole is gone, from REST and from the kernel",
-              not site.rules() and not kernel_elements(net))
+        claim("and everything is gone: no rule in REST, no element in any set or map of the kernel",
+              not site.rules() and not any(net.fw.elements().values()))
 
 
 def keep_logs(directory, name):
