@@ -183,7 +183,6 @@ struct rule *core_new_rule(struct core *c, struct session *s, bool paired, uint6
 /* §8.3.1, the checks that PER, PEA and PDR share: 0 or the negative reply. */
 uint16_t tuples_consistent(const struct simco_msg *m, const struct tuple *in,
 			   const struct tuple *ex);
-uint16_t tuples_legal(const struct core *c, const struct tuple *in, const struct tuple *ex);
 /* An enable rule of the group on the neighbouring internal port, NULL: none. */
 struct rule *core_pair_of(struct core *c, uint32_t gid, const struct rule *w);
 struct simco_activity rule_activity(struct core *c, struct rule *r, uint64_t now_ms);

@@ -54,9 +54,23 @@ static bool illegal_range(const struct tuple *t)
 	return port_given(t) && (t->range == 0 || (unsigned)t->port + t->range - 1 > 65535);
 }
 
-/* What no firewall of ours could mean. */
-uint16_t tuples_legal(const struct core *c, const struct tuple *in, const struct tuple *ex)
+/*
+ * Inbound to one multicast group: whoever inside has joined it receives, nobody
+ * sends from it. No unicast end, so not what 0x0353 is for; never translated.
+ */
+static bool to_group(const struct rule *w)
 {
+	const struct tuple *in = &w->t[SIMCO_INTERNAL];
+	struct addr a = tuple_addr(in);
+
+	return w->direction == SIMCO_INBOUND && tuple_addr_exact(in) && addr_is_multicast(&a);
+}
+
+/* What no firewall of ours could mean. */
+static uint16_t tuples_legal(const struct core *c, const struct rule *w)
+{
+	const struct tuple *in = &w->t[SIMCO_INTERNAL], *ex = &w->t[SIMCO_EXTERNAL];
+
 	if (in->version != ex->version ||
 	    !(in->version == SIMCO_IPV4 ? c->conf->ipv4 : c->conf->ipv6))
 		return SIMCO_IP_VERSION_MISMATCH;
@@ -67,7 +81,7 @@ uint16_t tuples_legal(const struct core *c, const struct tuple *in, const struct
 	if (port_given(in) && port_given(ex) &&
 	    (in->range != ex->range || in->range > RULE_PORTS_MAX))
 		return SIMCO_ILLEGAL_NOSP;
-	if (illegal_address(in) || illegal_address(ex))
+	if ((illegal_address(in) && !to_group(w)) || illegal_address(ex))
 		return SIMCO_ILLEGAL_ADDRESS;
 	return 0;
 }
@@ -101,7 +115,7 @@ static uint16_t check_wildcards(const struct core *c, const struct agent_conf *a
 				const struct rule *w)
 {
 	const struct tuple *in = &w->t[SIMCO_INTERNAL], *ex = &w->t[SIMCO_EXTERNAL];
-	bool nat = nat_translates(&c->nat, tuple_version(in));
+	bool nat = nat_translates(&c->nat, tuple_version(in)) && !to_group(w);
 
 	if ((wild(in) || wild(ex)) && !a->wildcards)
 		return SIMCO_WILDCARDING_NOT_SUPPORTED;
@@ -132,7 +146,7 @@ static uint16_t check_tuples(struct core *c, const struct agent_conf *a, const s
 	     (w->per_parity != SIMCO_PER_PARITY_ANY && w->per_parity != SIMCO_PER_PARITY_SAME)))
 		err = SIMCO_INCONSISTENT_REQUEST;
 	if (!err)
-		err = tuples_legal(c, in, ex);
+		err = tuples_legal(c, w);
 	if (!err && (ours(c, in) || ours(c, ex) || same_end(in, ex)))
 		err = SIMCO_ILLEGAL_ADDRESS;
 	if (!err)
@@ -335,7 +349,7 @@ static uint16_t translate(struct core *c, const struct agent_conf *a, struct rul
 	bool own_face;
 	uint16_t err;
 
-	if (!nat_translates(&c->nat, tuple_version(&w->t[SIMCO_INTERNAL])))
+	if (!nat_translates(&c->nat, tuple_version(&w->t[SIMCO_INTERNAL])) || to_group(w))
 		return 0;
 	err = outside_ports(c, a, w);
 	if (err)
@@ -426,7 +440,8 @@ uint16_t core_per(struct core *c, struct session *s, struct request *q, const st
 		return err;
 	if (lifetime == 0)
 		return SIMCO_CONFIGURATION_FAILED;
-	w.flags = nat_translates(&c->nat, tuple_version(&w.t[SIMCO_INTERNAL])) ? RULE_NAT : 0;
+	if (nat_translates(&c->nat, tuple_version(&w.t[SIMCO_INTERNAL])) && !to_group(&w))
+		w.flags = RULE_NAT;
 	w.twin_hash = rule_hash(&c->t, &w);
 	if (rule_shares_busy(c, &w))
 		core_flush(c, now_ms);
@@ -544,6 +559,8 @@ uint16_t core_pea(struct core *c, struct session *s, struct request *q, const st
 	if (r->flags & RULE_TWICE)
 		w.t[SIMCO_INSIDE] = r->t[SIMCO_INSIDE];
 	err = check_tuples(c, a->conf, m, &w);
+	if (!err && (r->flags & RULE_NAT) && to_group(&w))
+		err = SIMCO_ILLEGAL_ADDRESS; /* no group has an outside port */
 	if (!err)
 		err = check_fit(r, &w);
 	if (err)
