@@ -192,21 +192,53 @@ int rtsp_media_parse(const struct rtsp_txn *t, const struct rtsp_msg *request,
 	return udp_ends(t, s, own, s->rtcp_mux && a->rtcp_mux, out, status, f);
 }
 
-static void put_source(const struct rtsp_txn *t, const struct rtsp_spec *s, struct rtsp_edits *e)
+/*
+ * `destination` is where the stream goes (RFC 2326 §12.39): to the client, or
+ * from one that records to the server. GStreamer's rtspclientsink looks at
+ * nothing else and would send to whom it is connected to.
+ */
+static void put_source(const struct rtsp_txn *t, const struct rtsp_media *media,
+		       const struct rtsp_spec *s, struct rtsp_edits *e)
 {
-	const struct rtsp_param *p = rtsp_spec_param(s, "source");
-	const struct rtsp_param *last;
+	const struct rtsp_param *p = rtsp_spec_param(s, "source"), *last;
+	char source[ADDR_STRLEN + 8] = "", destination[ADDR_STRLEN + 13] = "", text[ADDR_STRLEN];
+	struct addr a;
+
+	if (s->n_params == 0)
+		return;
+	if (!source_addr(p, &a))
+		snprintf(source, sizeof(source), ";source=%s",
+			 addr_str(&t->u->route.server.addr, text));
+	if (media->record && rtsp_spec_param(s, "destination") == NULL)
+		snprintf(destination, sizeof(destination), ";destination=%s",
+			 addr_str(&media->ends[0].external.addr, text));
+	if (p != NULL && source[0] != '\0') {
+		rtsp_edit_printf(e, p->off, p->len, "%s%s", source, destination);
+		return;
+	}
+	last = &s->params[s->n_params - 1];
+	if (source[0] != '\0' || destination[0] != '\0')
+		rtsp_edit_printf(e, last->off + last->len, 0, "%s%s", source, destination);
+}
+
+/* Whatever a server writes there: not the outside address, and nobody else's. */
+static void restore_destination(const struct rtsp_txn *t, const struct rtsp_media *media,
+				const struct rtsp_spec *s, struct rtsp_edits *e)
+{
+	const struct rtsp_param *p = rtsp_spec_param(s, "destination");
+	const struct addr *right = &t->c->peer.addr;
 	char text[ADDR_STRLEN];
 	struct addr a;
 
-	if (source_addr(p, &a) || s->n_params == 0)
+	if (media->record && !media->interleaved)
+		right = &media->ends[0].external.addr;
+	if (p == NULL || !p->has_value || (addr_parse(p->value, &a) == 0 && addr_eq(&a, right)))
 		return;
-	last = &s->params[s->n_params - 1];
-	addr_str(&t->u->route.server.addr, text);
-	if (p != NULL)
-		rtsp_edit_printf(e, p->off, p->len, ";source=%s", text);
-	else
-		rtsp_edit_printf(e, last->off + last->len, 0, ";source=%s", text);
+	if (t->u->route.relay && media->record) { /* `source` says it */
+		rtsp_param_delete(e, p);
+		return;
+	}
+	rtsp_edit_printf(e, p->value_off, p->value_len, "%s", addr_str(right, text));
 }
 
 /*
@@ -219,23 +251,17 @@ void rtsp_media_restore(const struct rtsp_txn *t, const struct rtsp_media *media
 	struct rtsp_transport said;
 	const struct rtsp_spec *s = &said.specs[0];
 	const struct rtsp_param *p;
-	char text[ADDR_STRLEN];
-	struct addr a;
 
 	if (rtsp_transport_parse(reply, &said) < 0)
 		return;
 	p = rtsp_spec_param(s, "client_port");
 	if (p != NULL && t->u->route.rewrite && !media->interleaved)
 		rtsp_edit_printf(e, p->value_off, p->value_len, "%s", media->client_port);
-	p = rtsp_spec_param(s, "destination");
-	if (p != NULL && p->has_value &&
-	    (addr_parse(p->value, &a) < 0 || !addr_eq(&a, &t->c->peer.addr)))
-		rtsp_edit_printf(e, p->value_off, p->value_len, "%s",
-				 addr_str(&t->c->peer.addr, text));
+	restore_destination(t, media, s, e);
 	if (media->interleaved)
 		return;
 	if (t->u->route.relay)
 		rtsp_relay_restore(t->stream, media->components, s, e);
 	else if (t->c->terms.mode != RTSP_TRANSPARENT)
-		put_source(t, s, e);
+		put_source(t, media, s, e);
 }

@@ -88,3 +88,18 @@ class FfmpegPublisher(Proc):
              "-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-g", "15",
              "-c:a", "pcm_mulaw", "-f", "rtsp", "-rtsp_transport", "udp", *options, url],
             log, ns)
+
+
+class GstPublisher(Proc):
+    """GStreamer's rtspclientsink publishing the same; ends with 77 where it is not installed."""
+
+    def __init__(self, ns, url, seconds, log, *properties):
+        super().__init__([PYTHON, os.path.join(TOOLS, "gst_publisher.py"), url, seconds,
+                          *properties], log, ns)
+
+
+class FfmpegListener(Ffmpeg):
+    """ffmpeg as a server for one publisher; counts the frames that it decodes."""
+
+    def __init__(self, ns, url, log):
+        super().__init__(ns, url, 60, log, "-rtsp_flags", "listen")
