@@ -30,6 +30,14 @@ def open_ports(nat, *ports):
     return {"firewall": {**policy, "permit": policy["permit"] + extra}}
 
 
+def relay_agents(nat):
+    """The middlebox opens pinholes for the agent's own host."""
+    agents = middlebox_policy(topo.Line, "/nowhere", nat)["agents"]
+    agents["agent-1"]["permit"].append({"internal": topo.AGENT + "/32", "external": "0.0.0.0/0",
+                                        "protocol": "udp", "ports": "1024-65535"})
+    return {"agents": agents}
+
+
 @pytest.fixture
 def gst(cleanup, directory):
     """gst(ns, *options): a GStreamer server."""
@@ -176,6 +184,24 @@ def test_cameras_inside_viewers_outside(site, gst, directory, player):
     else:
         counts = Ffmpeg(s.net.server, url, 3, directory + "/player.log").finish()
     check_played(s, counts)
+
+
+@pytest.mark.san
+@pytest.mark.parametrize("nat", [False, True], ids=["firewall", "nat"])
+def test_ipv6_client_of_an_ipv4_server(site, gst, directory, nat):
+    """Relayed by the agent: the pinholes are for its own address, the client's side needs none."""
+    s = site(nat, agent={**reverse({"/cam": {"to": f"rtsp://{topo.SERVER}/av", "out": "relay"}},
+                                   f"[::]:{PORT}"),
+                         "zones": {"inside": [topo.CLIENT_NET, topo.CLIENT_NET6,
+                                              topo.AGENT + "/32"],
+                                   "outside": ["0.0.0.0/0", "::/0"]},
+                         "relay": {"ports": "50000-50999"}},
+             middlebox=relay_agents(nat))
+    gst(s.net.server)
+    player = Ffmpeg(s.net.client, URL6, 3, directory + "/ffmpeg.log")
+    player.wait_frames(3, 20 * PATIENCE)
+    assert len(s.rules()) == 4
+    check_played(s, player.finish())
 
 
 def test_rtsps_server_must_prove_itself(site, gst, directory, cleanup):
