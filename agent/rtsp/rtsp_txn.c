@@ -199,6 +199,7 @@ void rtsp_txn_replied(struct rtsp_txn *t, const struct rtsp_msg *m)
 void rtsp_txn_upstream_gone(struct rtsp_txn *t, int err)
 {
 	unsigned status = err == ERR_TIMEOUT ? 504 : 502;
+	bool proof = t->u != NULL && t->u->route.tls && err == ERR_PERM;
 
 	t->u = NULL;
 	if (t->state == TXN_DONE)
@@ -217,7 +218,7 @@ void rtsp_txn_upstream_gone(struct rtsp_txn *t, int err)
 				  "the server sent what is not RTSP");
 	else
 		rtsp_reply_status(t, status, CAUSE_PEER_UNREACHABLE, "the server: %s",
-				  err_str(err));
+				  proof ? "a certificate was not accepted" : err_str(err));
 }
 
 /* What was waited for did not come. */

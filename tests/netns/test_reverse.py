@@ -220,6 +220,7 @@ def test_rtsps_server_must_prove_itself(site, gst, directory, cleanup):
         assert reply.status == status, reply.start
         if status == 502:
             assert "peer-unreachable" in reply.start
+            assert b"certificate was not accepted" in reply.body
 
 
 @pytest.mark.san
