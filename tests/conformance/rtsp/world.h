@@ -83,7 +83,7 @@ struct world {
 	struct rtsp_plan plan;
 	struct policy_limits limits;
 	bool rewrite, connect_refused, relay, relay_refused;
-	struct addr relay_at; /* of both sides, as far as the IP version fits */
+	struct addr relay_at;	  /* of both sides, as far as the IP version fits */
 	struct addr_port outside; /* of the first binding; later ones follow */
 	enum cause bind_refused;
 	uint16_t lowest_port;
