@@ -58,7 +58,7 @@ static void on_reload(void *arg)
 {
 	struct daemon *d = arg;
 
-	mbx_reload(d->mbx);
+	mbx_reload_start(d->mbx);
 }
 
 static void on_done(void *arg)

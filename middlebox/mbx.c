@@ -1,5 +1,5 @@
 /*
- * The middlebox's context: start, reload, end.
+ * The middlebox's context: start and end.
  */
 #include "middlebox/mbx.h"
 
@@ -39,7 +39,7 @@ static const struct core_ops core_callbacks = {
 /* ---- Start ------------------------------------------------------------------------------------
  */
 
-static void warn(const char *text, void *arg)
+void mbx_warn(const char *text, void *arg)
 {
 	(void)arg;
 	log_warn("start: %s", text);
@@ -104,7 +104,7 @@ static int open_fw(struct mbx *m)
 	return mbx_turn_open(m);
 }
 
-static int open_tls(const struct mbx_policy *p, struct tls_ctx **out)
+int mbx_open_tls(const struct mbx_policy *p, struct tls_ctx **out)
 {
 	struct tls_files files = {.certificate = p->simco.tls.certificate,
 				  .key = p->simco.tls.key,
@@ -211,6 +211,7 @@ static void destroy(struct mbx *m, bool remove_table, bool remove_ledger)
 	while (m->conns != NULL)
 		mbx_conn_free(m->conns);
 	rest_free(m->rest);
+	mbx_reload_stop(m);
 	mbx_turn_close(m);
 	loop_timer_free(m->watchdog);
 	loop_timer_free(m->ending);
@@ -239,8 +240,8 @@ struct mbx *mbx_new(struct loop *l, struct mbx_policy *policy, const struct mbx_
 	m->started_ms = loop_now_ms(l);
 	log_set_level((enum log_level)policy->log.level);
 	log_set_format((enum log_format)policy->log.format);
-	mbx_policy_warnings(policy, warn, NULL);
-	if (open_tls(policy, &m->tls) != 0 || open_watchdog(m) != 0 || open_rest(m) != 0 ||
+	mbx_policy_warnings(policy, mbx_warn, NULL);
+	if (mbx_open_tls(policy, &m->tls) != 0 || open_watchdog(m) != 0 || open_rest(m) != 0 ||
 	    open_listeners(m) != 0 || open_fw(m) != 0) {
 		/* A table of this failed start goes; one with live rules stays. */
 		destroy(m, !m->adopted, false);
@@ -254,87 +255,6 @@ struct mbx *mbx_new(struct loop *l, struct mbx_policy *policy, const struct mbx_
 struct addr_port mbx_simco_local(const struct mbx *m, size_t i)
 {
 	return stream_listener_local(m->listeners[i]);
-}
-
-/* ---- Reload
- * ----------------------------------------------------------------------------------------- */
-
-static void note_key(const char *key, void *arg)
-{
-	(void)arg;
-	log_err("reload: %s needs a restart", key);
-}
-
-static int swap(struct mbx *m, struct mbx_policy *p)
-{
-	struct mbx_policy *old = m->policy;
-	struct tls_ctx *tls;
-	int rc = open_tls(p, &tls);
-
-	if (rc != 0)
-		return rc;
-	p->fw.force_off = old->fw.force_off;
-	p->fw.omit = old->fw.omit;
-	memcpy(p->core.boot_id, old->core.boot_id, sizeof(p->core.boot_id));
-	rc = fw_reconfigure(m->fw, &p->fw);
-	if (rc == 0) {
-		rc = core_reconfigure(m->core, &p->core);
-		if (rc != 0 && fw_reconfigure(m->fw, &old->fw) != 0)
-			log_err("reload: the firewall keeps the new permits and pools");
-	}
-	if (rc != 0) {
-		tls_ctx_unref(tls);
-		return rc;
-	}
-	tls_ctx_unref(m->tls);
-	m->tls = tls;
-	m->policy = p;
-	mbx_policy_free(old);
-	return 0;
-}
-
-/* Live sessions keep their terms, unless their agent is gone. */
-static void drop_strangers(struct mbx *m)
-{
-	struct mbx_conn *next;
-
-	for (struct mbx_conn *c = m->conns; c != NULL; c = next) {
-		next = c->next;
-		if (c->joined && mbx_policy_agent(m->policy, c->agent) == NULL)
-			mbx_conn_terminate(c, "the agent is not in the policy any more");
-	}
-}
-
-int mbx_reload(struct mbx *m)
-{
-	struct conf_errors errs = {0};
-	struct mbx_policy *p = NULL;
-	int rc;
-
-	notify_reloading();
-	rc = mbx_policy_load(m->opts.file, &p, &errs);
-	if (rc != 0)
-		conf_errors_print(&errs, stderr);
-	else if (conf_restart_keys(mbx_policy_schema(), m->policy, p, note_key, NULL) > 0)
-		rc = ERR_INVALID;
-	conf_errors_fini(&errs);
-	if (rc == 0) {
-		mbx_commit_now(m); /* nothing is pending when the terms change */
-		rc = swap(m, p);
-	}
-	if (rc != 0) {
-		mbx_policy_free(p);
-		log_err("reload: %s: %s; the old policy stays", m->opts.file, err_str(rc));
-	} else {
-		log_set_level((enum log_level)p->log.level);
-		log_set_format((enum log_format)p->log.format);
-		drop_strangers(m);
-		mbx_policy_warnings(p, warn, NULL);
-		log_info("reload: %s is in force", m->opts.file);
-	}
-	mbx_defer_commit(m);
-	notify_ready("serving");
-	return rc;
 }
 
 /* ---- End

@@ -26,6 +26,8 @@ struct mbx_opts {
 struct mbx *mbx_new(struct loop *l, struct mbx_policy *policy, const struct mbx_opts *opts);
 /* SIGHUP: parse, check, swap, or keep the old policy and log why. 0 or ERR_*. */
 int mbx_reload(struct mbx *m);
+/* The same, but the policy is read aside while the loop goes on. */
+void mbx_reload_start(struct mbx *m);
 /* AST to every session; then `done` is called, at the latest after half a second. */
 void mbx_shutdown(struct mbx *m, loop_fn done, void *arg);
 /* Rules live on in kernel and ledger unless `remove`. NULL is fine. */

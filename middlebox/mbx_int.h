@@ -4,6 +4,9 @@
 #ifndef SLUICE_MIDDLEBOX_MBX_INT_H
 #define SLUICE_MIDDLEBOX_MBX_INT_H
 
+#include <pthread.h>
+
+#include "common/conf.h"
 #include "common/rest.h"
 #include "common/stream.h"
 #include "common/tls.h"
@@ -44,6 +47,18 @@ struct mbx_counters {
 	uint64_t accepted, refused, cut, protocol_errors;
 };
 
+/* mbx_reload.c: a policy being read, or an old one being freed, by a thread. */
+struct mbx_reload {
+	pthread_t thread;
+	bool running, again; /* again: another SIGHUP came */
+	int fd;		     /* the thread says here that it ends */
+	struct loop_io *io;
+	const char *file;
+	struct mbx_policy *policy, *old; /* read; to be freed */
+	struct conf_errors errs;
+	int rc;
+};
+
 struct mbx {
 	struct loop *loop;
 	struct mbx_policy *policy;
@@ -75,7 +90,14 @@ struct mbx {
 	bool restoring;
 	uint64_t started_ms;
 	struct mbx_counters counters;
+	struct mbx_reload reload;
 };
+
+/* mbx.c */
+int mbx_open_tls(const struct mbx_policy *p, struct tls_ctx **out); /* NULL: no TLS */
+void mbx_warn(const char *text, void *arg);
+/* mbx_reload.c: waits for the thread and forgets what it made. */
+void mbx_reload_stop(struct mbx *m);
 
 /* mbx_turn.c: the end of the turn commits; the next turn goes on with sliced work. */
 int mbx_turn_open(struct mbx *m); /* with firewall and core there; 0 or ERR_NOMEM */

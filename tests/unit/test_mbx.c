@@ -540,6 +540,52 @@ static void test_reload(void **state)
 	client_close(&c);
 }
 
+static enum log_level level_now(void)
+{
+	static const enum log_level levels[] = {LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN};
+
+	for (size_t i = 0; i < ARRAY_LEN(levels); i++)
+		if (log_enabled(levels[i]))
+			return levels[i];
+	return LOG_LEVEL_ERR;
+}
+
+static void until_level(enum log_level level)
+{
+	for (int i = 0; i < 1000 && level_now() != level; i++)
+		loop_run_once(box.loop, 5);
+	assert_int_equal(level_now(), level);
+}
+
+/* The policy is read by a thread; what comes meanwhile counts, and an end in the middle is fine. */
+static void test_reload_aside(void **state)
+{
+	struct client c;
+	struct simco_msg m = per(6000);
+
+	(void)state;
+	client_open_from(&c, "127.0.0.1", 0);
+	assert_int_equal(establish(&c), SIMCO_SE_REP);
+	write_policy(4, ",\"log\":{\"level\":\"error\"}");
+	mbx_reload_start(box.mbx);
+	until_level(LOG_LEVEL_ERR);
+	write_policy(4, ",\"log\":{\"level\":\"warning\"}");
+	mbx_reload_start(box.mbx);
+	mbx_reload_start(box.mbx);
+	write_policy(4, ",\"log\":{\"level\":\"debug\"}");
+	mbx_reload_start(box.mbx);
+	until_level(LOG_LEVEL_DEBUG);
+	write_policy(4, ",\"oops\":1");
+	mbx_reload_start(box.mbx);
+	for (int i = 0; i < 20; i++)
+		loop_run_once(box.loop, 5);
+	assert_int_equal(level_now(), LOG_LEVEL_DEBUG);
+	assert_int_equal(ask(&c, &m), SIMCO_PER_REP);
+	mbx_reload_start(box.mbx);
+	log_set_level(LOG_LEVEL_INFO);
+	client_close(&c);
+}
+
 static void test_rest(void **state)
 {
 	struct simco_msg m = per(6000);
@@ -584,6 +630,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_reader_that_stops, start, stop),
 		cmocka_unit_test_setup_teardown(test_lost_tables, start, stop),
 		cmocka_unit_test_setup_teardown(test_shutdown, start, stop),
+		cmocka_unit_test_setup_teardown(test_reload_aside, start, stop),
 		cmocka_unit_test_setup_teardown(test_reload, start, stop),
 		cmocka_unit_test_setup_teardown(test_rest, start, stop),
 	};
