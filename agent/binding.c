@@ -234,7 +234,8 @@ static void release_all(struct binding *b)
 static void act_reserve(struct binding *b)
 {
 	for (unsigned hop = 0; hop < b->n_hops && b->state == BINDING_RESERVING; hop++)
-		rule_reserve(&b->rules[hop]);
+		if (!b->flow.group)
+			rule_reserve(&b->rules[hop]);
 }
 
 static bool permitted(struct binding *b)
@@ -266,8 +267,10 @@ static void act_enable(struct binding *b)
 
 		if (b->dropped[r->component])
 			rule_release(r);
-		else
+		else if (!b->flow.group)
 			rule_enable(r);
+		else if (!r->component || b->dropped[0]) /* the second follows the first */
+			rule_open(r);
 	}
 }
 
@@ -365,7 +368,7 @@ void binding_settle(struct binding *b)
 {
 	switch (b->state) {
 	case BINDING_RESERVING:
-		if (all_rules(b, RULE_RESERVED))
+		if (b->flow.group || all_rules(b, RULE_RESERVED))
 			binding_dispatch(b, pairs_are_neighbours(b) ? BINDING_IN_RESERVED
 								    : BINDING_IN_REFUSED);
 		return;

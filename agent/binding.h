@@ -36,9 +36,15 @@ struct flow {
 	enum flow_direction direction;
 	/*
 	 * The owner has asked policy itself, since the ends that middleboxes see
-	 * are not the client's own (a relay's).
+	 * are not the client's own (a relay's, a group).
 	 */
 	bool vetted;
+	/*
+	 * The internal ends are multicast groups: nothing is reserved and nothing
+	 * translated, binding_enable() may follow binding_new() at once. Inbound
+	 * only; an external port of 0 means any.
+	 */
+	bool group;
 };
 
 /* Both ends of one component, as far as they are known. */

@@ -14,7 +14,7 @@
 
 enum rule_state {
 	RULE_NONE,	/* nothing at the middlebox */
-	RULE_RESERVING, /* PRR sent */
+	RULE_RESERVING, /* PRR sent, or the PER of a group: there is no PID yet */
 	RULE_RESERVED,
 	RULE_ENABLING, /* PEA sent */
 	RULE_ENABLED,
@@ -108,6 +108,8 @@ uint64_t bindings_random(struct bindings *all);
 /* binding_rule.c: one rule and its requests. They may end in binding_dispatch(). */
 void rule_reserve(struct rule *r);
 void rule_enable(struct rule *r);
+/* Without a reservation (groups). */
+void rule_open(struct rule *r);
 void rule_release(struct rule *r);
 void rule_refresh(struct rule *r);
 void rule_poll(struct rule *r);

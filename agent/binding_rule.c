@@ -108,36 +108,49 @@ static struct addr_port tuple_addr(const struct simco_tuple *t)
 	return a;
 }
 
+/* There is none: the binding fails, unless it has given up `during` that already. */
+static void no_rule(struct rule *r, enum binding_state during, const struct failure *f)
+{
+	struct binding *b = r->b;
+
+	r->state = RULE_GONE;
+	if (b->state == during)
+		refused(r, f);
+	binding_settle(b);
+}
+
+/* The answer that brings the PID: is the rule ours from now on? */
+static bool took_rule(struct rule *r, const struct simco_msg *m, const struct failure *f,
+		      uint16_t type, enum binding_state during)
+{
+	struct failure wrong;
+
+	if (!f && !is_reply(r, m, type, &wrong))
+		f = &wrong;
+	if (f) {
+		no_rule(r, during, f);
+		return false;
+	}
+	r->at_mb.pid = m->pid;
+	if (mb_client_own(r->mb, &r->at_mb)) {
+		mb_client_release_later(r->mb, m->pid);
+		failure_set(&wrong, CAUSE_OVERLOADED, mb_client_name(r->mb), MB_RETRY_AFTER_S,
+			    "rule %u cannot be kept", m->pid);
+		no_rule(r, during, &wrong);
+		return false;
+	}
+	r->gid = m->gid;
+	return true;
+}
+
 static void on_reserved(void *arg, const struct simco_msg *m, const struct failure *f)
 {
 	struct rule *r = arg;
 	struct binding *b = r->b;
-	struct failure wrong;
 
-	if (!answered(r))
+	if (!answered(r) || !took_rule(r, m, f, SIMCO_PRR_REP, BINDING_RESERVING))
 		return;
-	if (!f && !is_reply(r, m, SIMCO_PRR_REP, &wrong))
-		f = &wrong;
-	if (f) {
-		r->state = RULE_GONE;
-		if (b->state == BINDING_RESERVING)
-			refused(r, f);
-		binding_settle(b);
-		return;
-	}
-	r->at_mb.pid = m->pid;
-	if (mb_client_own(r->mb, &r->at_mb)) {
-		r->state = RULE_GONE;
-		mb_client_release_later(r->mb, m->pid);
-		failure_set(&wrong, CAUSE_OVERLOADED, mb_client_name(r->mb), MB_RETRY_AFTER_S,
-			    "rule %u cannot be kept", m->pid);
-		if (b->state == BINDING_RESERVING)
-			refused(r, &wrong);
-		binding_settle(b);
-		return;
-	}
 	r->state = RULE_RESERVED;
-	r->gid = m->gid;
 	r->outside = tuple_addr(&m->tuple[SIMCO_OUTSIDE]);
 	mb_client_learn(r->mb, b->flow.ip_version, r->outside.addr.version != 0);
 	granted(r, m->lifetime);
@@ -273,6 +286,53 @@ void rule_enable(struct rule *r)
 		r->state = RULE_ENABLING;
 		return;
 	}
+	mb_client_failure(r->mb, err, &f);
+	refused(r, &f);
+}
+
+/* ---- open at once -------------------------------------------------------------- */
+
+static void on_opened(void *arg, const struct simco_msg *m, const struct failure *f)
+{
+	struct rule *r = arg;
+	struct binding *b = r->b;
+
+	if (!answered(r) || !took_rule(r, m, f, SIMCO_PER_REP, BINDING_ENABLING))
+		return;
+	r->state = RULE_ENABLED;
+	r->poll_ms = now_ms(r) + POLL_MS;
+	granted(r, m->lifetime);
+	if (b->state != BINDING_ENABLING) /* given up meanwhile */
+		rule_release(r);
+	else if (r->component + 1 < b->flow.components && !b->dropped[r->component + 1])
+		rule_open(r + b->n_hops);
+	binding_settle(b);
+}
+
+void rule_open(struct rule *r)
+{
+	struct binding *b = r->b;
+	const struct flow_ends *e = &b->ends[r->component];
+	struct simco_msg m = {
+		.type = SIMCO_PER_REQ,
+		.lifetime = wanted_lifetime(r, RULE_ENABLED),
+		.per = {.parity = SIMCO_PER_PARITY_ANY, .direction = (uint8_t)b->flow.direction},
+	};
+	struct failure f;
+	int err;
+
+	if (r->component && !b->dropped[0]) { /* silence counts for both together */
+		m.has_gid = true;
+		m.gid = (r - b->n_hops)->gid;
+	}
+	set_tuple(&m.tuple[SIMCO_INTERNAL], &e->internal, b->flow.protocol, SIMCO_INTERNAL);
+	set_tuple(&m.tuple[SIMCO_EXTERNAL], &e->external, b->flow.protocol, SIMCO_EXTERNAL);
+	r->at_mb.changed = rule_changed;
+	r->state = RULE_RESERVING;
+	err = ask(r, &m, on_opened);
+	if (!err)
+		return;
+	r->state = RULE_GONE;
 	mb_client_failure(r->mb, err, &f);
 	refused(r, &f);
 }

@@ -84,6 +84,7 @@ struct rtsp_listener_conf {
 	const char *zone;	     /* of its clients; empty: by client address */
 	bool tproxy;		     /* IP_TRANSPARENT on the listening socket */
 	struct conf_list media_from; /* struct addr_prefix: hosts allowed in source= */
+	struct conf_list multicast;  /* struct addr_prefix: groups that media may come to */
 	struct conf_list mounts;     /* struct rtsp_mount_conf */
 	struct conf_list routes;     /* struct rtsp_route_conf */
 	struct rtsp_tls_conf tls;

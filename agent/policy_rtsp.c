@@ -166,6 +166,14 @@ const struct conf_key policy_rtsp_keys[] = {
 	 .size = sizeof(struct addr_prefix),
 	 .elem = CONF_PREFIX,
 	 .help = "hosts other than the server that it may name in source="},
+	{.name = "multicast",
+	 .type = CONF_LIST,
+	 .offset = offsetof(struct rtsp_listener_conf, multicast),
+	 .max = 32,
+	 .size = sizeof(struct addr_prefix),
+	 .elem = CONF_PREFIX,
+	 .help = "groups that servers may send to instead of the client (232.0.0.0/8); absent: "
+		 "none, 461"},
 	RTSP_UINT("header_bytes", header_bytes, 1024, 1048576, "65536",
 		  "octets that the header section of a message may have"),
 	RTSP_UINT("line_bytes", line_bytes, 256, 65536, "8192", "octets that a line may have"),
@@ -304,6 +312,18 @@ static void check_routes(const struct policy *p, const struct rtsp_listener_conf
 	}
 }
 
+static void check_multicast(const struct rtsp_listener_conf *l, struct conf_errors *errs)
+{
+	const struct addr_prefix *p = l->multicast.v;
+	char text[ADDR_STRLEN];
+
+	for (size_t i = 0; i < l->multicast.n; i++)
+		if (p[i].addr.version &&
+		    (!addr_is_multicast(&p[i].addr) || p[i].len < (p[i].addr.version == 6 ? 8 : 4)))
+			conf_error(errs, l->line, "rtsp.multicast", "%s/%u holds more than groups",
+				   addr_str(&p[i].addr, text), p[i].len);
+}
+
 static void check_tls(const struct rtsp_listener_conf *l, struct conf_errors *errs)
 {
 	const struct rtsp_upstream_tls_conf *u = &l->upstream_tls;
@@ -329,6 +349,7 @@ static void check_listener(const struct policy *p, const struct rtsp_listener_co
 	check_out(p, l->line, l->out, errs);
 	check_mounts(p, l, errs);
 	check_routes(p, l, errs);
+	check_multicast(l, errs);
 	check_tls(l, errs);
 }
 

@@ -320,7 +320,7 @@ static void on_accept(int fd, const struct addr_port *peer, void *arg)
 static void terms_from(const struct rtsp_listener_conf *conf, struct rtsp_terms *t,
 		       struct rtsp_plan *plan)
 {
-	const struct addr_prefix *from = conf->media_from.v;
+	const struct addr_prefix *from = conf->media_from.v, *groups = conf->multicast.v;
 	size_t i;
 
 	memset(t, 0, sizeof(*t));
@@ -338,6 +338,8 @@ static void terms_from(const struct rtsp_listener_conf *conf, struct rtsp_terms 
 	t->interleaved_hint = conf->interleaved_hint;
 	for (i = 0; i < conf->media_from.n && i < RTSP_MEDIA_FROM_MAX; i++)
 		t->media_from[t->n_media_from++] = from[i];
+	for (i = 0; i < conf->multicast.n && i < RTSP_MULTICAST_MAX; i++)
+		t->multicast[t->n_multicast++] = groups[i];
 	if (conf->media_from.n > RTSP_MEDIA_FROM_MAX)
 		log_warn("rtsp: only the first %d entries of media_from are used",
 			 RTSP_MEDIA_FROM_MAX);

@@ -18,6 +18,7 @@ struct rtsp_client;
 struct rtsp_upstream;
 
 #define RTSP_MEDIA_FROM_MAX 32
+#define RTSP_MULTICAST_MAX 32
 
 /* What a listener grants its connections; copied, so that a reload does not change them. */
 struct rtsp_terms {
@@ -31,6 +32,8 @@ struct rtsp_terms {
 	bool interleaved_hint; /* 461 instead of 503 when the middlebox is down */
 	struct addr_prefix media_from[RTSP_MEDIA_FROM_MAX];
 	size_t n_media_from;
+	struct addr_prefix multicast[RTSP_MULTICAST_MAX];
+	size_t n_multicast;
 };
 
 /* How one server is reached. */

@@ -77,8 +77,9 @@ struct rtsp_txn {
 	struct buf reply; /* what the client gets */
 	struct rtsp_upstream *u;
 	struct rtsp_stream *stream; /* SETUP */
-	uint32_t keep, udp;	    /* SETUP: alternatives that are passed on; those over UDP */
-	struct rtsp_hold *hold;	    /* TEARDOWN, TXN_CLEARING */
+	/* SETUP: alternatives that are passed on; those over UDP to the client, to a group */
+	uint32_t keep, udp, group;
+	struct rtsp_hold *hold; /* TEARDOWN, TXN_CLEARING */
 	struct failure failure;
 	unsigned status; /* for `failure`; 0: as the failure table says */
 	void *timer;
@@ -184,6 +185,7 @@ struct rtsp_stream {
 	unsigned components;
 	uint8_t channel_first, channel_last; /* interleaved */
 	bool has_channels, record;
+	bool group; /* the binding is one for a group */
 	struct rtsp_timeline timeline;
 };
 
@@ -323,7 +325,7 @@ void rtsp_setup_timeout(struct rtsp_txn *t);
 struct rtsp_media {
 	struct flow_ends ends[FLOW_COMPONENTS];
 	unsigned components;
-	bool interleaved, record;
+	bool interleaved, record, group;
 	uint8_t channel_first, channel_last;
 	bool has_channels;
 	char protocol[40];
@@ -332,6 +334,8 @@ struct rtsp_media {
 int rtsp_media_parse(const struct rtsp_txn *t, const struct rtsp_msg *request,
 		     const struct rtsp_msg *reply, struct rtsp_media *out, unsigned *status,
 		     struct failure *f);
+/* Does policy let media come to that group? */
+bool rtsp_media_group(const struct rtsp_client *c, const struct addr *group);
 void rtsp_media_restore(const struct rtsp_txn *t, const struct rtsp_media *media,
 			const struct rtsp_msg *reply, struct rtsp_edits *e);
 

@@ -140,6 +140,58 @@ static int udp_ends(const struct rtsp_txn *t, const struct rtsp_spec *said, stru
 	return 0;
 }
 
+bool rtsp_media_group(const struct rtsp_client *c, const struct addr *group)
+{
+	size_t i;
+
+	for (i = 0; i < c->terms.n_multicast; i++)
+		if (addr_prefix_contains(&c->terms.multicast[i], group))
+			return true;
+	return false;
+}
+
+/*
+ * The server sends to a group that it chose (RFC 2326 §12.39: destination, port,
+ * ttl). From which port is not said, so any of that host.
+ */
+static int group_ends(const struct rtsp_txn *t, const struct rtsp_spec *said,
+		      struct rtsp_media *out, unsigned *status, struct failure *f)
+{
+	const struct rtsp_param *to = rtsp_spec_param(said, "destination");
+	const struct rtsp_param *p = rtsp_spec_param(said, "port");
+	char text[ADDR_STRLEN];
+	struct rtsp_ports ports;
+	struct addr group, host;
+	unsigned i;
+
+	*status = 502;
+	failure_set(f, CAUSE_PEER_MALFORMED, "", 0, "the server's reply names no group and port");
+	if (to == NULL || addr_parse(to->value, &group) < 0 || !addr_is_multicast(&group) ||
+	    p == NULL || rtsp_ports_parse(p->value, &ports) < 0 || ports.last < ports.first ||
+	    ports.last - ports.first > 1)
+		return ERR_MALFORMED;
+	*status = 461;
+	failure_set(f, CAUSE_POLICY_REFUSED, "", 0, "media to group %s is not permitted",
+		    addr_str(&group, text));
+	if (!rtsp_media_group(t->c, &group))
+		return ERR_INVALID;
+	if (media_host(t, said, &host, status, f) < 0)
+		return ERR_INVALID;
+	if (host.version != group.version || group.version != t->c->peer.addr.version) {
+		*status = 461;
+		failure_set(f, CAUSE_UNSUPPORTED, "", 0, "media of another IP version");
+		return ERR_UNSUPPORTED;
+	}
+	out->group = true;
+	out->components = ports.last != ports.first ? 2 : 1;
+	for (i = 0; i < out->components; i++) {
+		out->ends[i].internal.addr = group;
+		out->ends[i].internal.port = i == 0 ? ports.first : ports.last;
+		out->ends[i].external.addr = host;
+	}
+	return 0;
+}
+
 static void interleaved(const struct rtsp_spec *said, struct rtsp_media *out)
 {
 	const struct rtsp_param *p = rtsp_spec_param(said, "interleaved");
@@ -174,6 +226,8 @@ int rtsp_media_parse(const struct rtsp_txn *t, const struct rtsp_msg *request,
 		interleaved(s, out);
 		return 0;
 	}
+	if (s->delivery == RTSP_MULTICAST && (t->keep & t->group) != 0)
+		return group_ends(t, s, out, status, f);
 	if (s->delivery != RTSP_UDP) {
 		*status = 461;
 		failure_set(f, CAUSE_UNSUPPORTED, "", 0,
@@ -252,7 +306,8 @@ void rtsp_media_restore(const struct rtsp_txn *t, const struct rtsp_media *media
 	const struct rtsp_spec *s = &said.specs[0];
 	const struct rtsp_param *p;
 
-	if (rtsp_transport_parse(reply, &said) < 0)
+	/* A group is the same for everybody. */
+	if (media->group || rtsp_transport_parse(reply, &said) < 0)
 		return;
 	p = rtsp_spec_param(s, "client_port");
 	if (p != NULL && t->u->route.rewrite && !media->interleaved)

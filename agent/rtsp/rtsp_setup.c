@@ -13,7 +13,7 @@
 
 /* What the alternatives of a SETUP ask for. */
 struct wish {
-	uint32_t udp, tcp; /* bits */
+	uint32_t udp, tcp, group; /* bits */
 	bool pair;
 	struct rtsp_ports ports; /* of the first UDP alternative */
 };
@@ -46,7 +46,8 @@ static int check_destination(struct rtsp_txn *t, const struct rtsp_spec *s)
 		return 0;
 	if (addr_parse(p->value, &a) == 0) {
 		a = addr_unmap(a);
-		if (addr_eq(&a, &t->c->peer.addr))
+		if (addr_eq(&a, &t->c->peer.addr) ||
+		    (s->delivery == RTSP_MULTICAST && addr_is_multicast(&a)))
 			return 0;
 	}
 	rtsp_reply_status(t, 403, CAUSE_POLICY_REFUSED, "destination names a third party");
@@ -81,6 +82,22 @@ static int check_ports(struct rtsp_txn *t, const struct rtsp_spec *s, struct wis
 	return 0;
 }
 
+/*
+ * A relay serves one client, nobody joins a group of the other IP version, and
+ * nobody publishes to one from inside.
+ */
+static bool group_passes(const struct rtsp_txn *t, const struct rtsp_spec *s)
+{
+	const struct rtsp_param *p = rtsp_spec_param(s, "destination");
+	struct addr wish;
+
+	if (p != NULL && addr_parse(p->value, &wish) == 0 && addr_is_multicast(&wish) &&
+	    !rtsp_media_group(t->c, &wish))
+		return false;
+	return !s->record && t->c->terms.n_multicast > 0 && !t->u->route.relay &&
+	       t->c->peer.addr.version == t->u->route.server.addr.version;
+}
+
 /* 0, or ERR_* when the client has its answer. */
 static int read_wish(struct rtsp_txn *t, const struct rtsp_msg *m, struct wish *w)
 {
@@ -103,9 +120,11 @@ static int read_wish(struct rtsp_txn *t, const struct rtsp_msg *m, struct wish *
 			w->udp |= 1u << i;
 		} else if (s->delivery == RTSP_INTERLEAVED) {
 			w->tcp |= 1u << i;
+		} else if (s->delivery == RTSP_MULTICAST && group_passes(t, s)) {
+			w->group |= 1u << i;
 		}
 	}
-	if ((w->udp | w->tcp) != 0)
+	if ((w->udp | w->tcp | w->group) != 0)
 		return 0;
 	rtsp_reply_status(t, 461, CAUSE_UNSUPPORTED, "none of these transports can be passed");
 	return ERR_UNSUPPORTED;
@@ -165,9 +184,38 @@ static bool clear_old(struct rtsp_txn *t, const struct rtsp_msg *m, const struct
 	return true;
 }
 
-static struct binding *reserve(struct rtsp_txn *t, const struct wish *w, struct failure *f)
+static struct binding *bind_flow(struct rtsp_txn *t, struct flow *flow, struct failure *f)
 {
 	struct rtsp_engine *e = t->c->e;
+
+	if (t->serial != 0)
+		snprintf(flow->id, sizeof(flow->id), "r%" PRIu64, t->serial);
+	else
+		snprintf(flow->id, sizeof(flow->id), "%s", known_session(t)->name);
+	return e->io->bind(e->arg, flow, &t->c->peer.addr, &t->u->route.server.addr,
+			   rtsp_stream_bind_event, t->stream, f);
+}
+
+/* For a group nothing is reserved; which one it is, and one port or two, the server says. */
+static struct binding *reserve_group(struct rtsp_txn *t, struct failure *f)
+{
+	struct flow flow = {
+		.module = "rtsp",
+		.client = t->c->peer.addr,
+		.protocol = 17, /* UDP */
+		.ip_version = t->u->route.server.addr.version,
+		.components = FLOW_COMPONENTS,
+		.direction = FLOW_INBOUND,
+		.vetted = true, /* by rtsp_media_group() */
+		.group = true,
+	};
+
+	t->stream->group = true;
+	return bind_flow(t, &flow, f);
+}
+
+static struct binding *reserve(struct rtsp_txn *t, const struct wish *w, struct failure *f)
+{
 	const struct addr *client = &t->c->peer.addr;
 	struct flow flow = {
 		.module = "rtsp",
@@ -188,20 +236,15 @@ static struct binding *reserve(struct rtsp_txn *t, const struct wish *w, struct 
 		failure_set(f, CAUSE_UNSUPPORTED, "", 0, "client and server differ in IP version");
 		return NULL;
 	}
-	if (t->serial != 0)
-		snprintf(flow.id, sizeof(flow.id), "r%" PRIu64, t->serial);
-	else
-		snprintf(flow.id, sizeof(flow.id), "%s", known_session(t)->name);
-	return e->io->bind(e->arg, &flow, client, &t->u->route.server.addr, rtsp_stream_bind_event,
-			   t->stream, f);
+	return bind_flow(t, &flow, f);
 }
 
 /* Without pinholes there is still interleaving, if the client offered it. */
 static void reservation_failed(struct rtsp_txn *t, const struct failure *f)
 {
 	rtsp_relay_end(t->stream);
-	if ((t->keep & ~t->udp) != 0) {
-		t->keep &= ~t->udp;
+	if ((t->keep & ~(t->udp | t->group)) != 0) {
+		t->keep &= ~(t->udp | t->group);
 		rtsp_stream_event(t->stream, STREAM_EV_TCP);
 		rtsp_txn_timer(t, 0);
 		t->state = TXN_READY;
@@ -226,8 +269,9 @@ void rtsp_setup_start(struct rtsp_txn *t)
 		return;
 	}
 	t->udp = w.udp;
-	t->keep = w.udp | w.tcp;
-	if (w.udp == 0) {
+	t->group = w.group;
+	t->keep = w.udp | w.tcp | w.group;
+	if ((w.udp | w.group) == 0) {
 		rtsp_stream_event(t->stream, STREAM_EV_TCP);
 		t->state = TXN_READY;
 		return;
@@ -235,7 +279,7 @@ void rtsp_setup_start(struct rtsp_txn *t)
 	rtsp_stream_event(t->stream, STREAM_EV_UDP);
 	t->stream->components = w.pair ? 2 : 1;
 	t->state = TXN_RESERVING;
-	t->stream->binding = reserve(t, &w, &f);
+	t->stream->binding = w.udp != 0 ? reserve(t, &w, &f) : reserve_group(t, &f);
 	if (t->stream->binding == NULL)
 		reservation_failed(t, &f);
 	else
@@ -374,6 +418,14 @@ static void enable(struct rtsp_txn *t, const struct rtsp_msg *reply)
 	undo(t, reply, 0, &f);
 }
 
+/* The client would have taken media itself, but the server sends to a group. */
+static bool go_to_group(struct rtsp_txn *t, struct failure *f)
+{
+	drop_binding(t->stream);
+	t->stream->binding = reserve_group(t, f);
+	return t->stream->binding != NULL;
+}
+
 static void accepted(struct rtsp_txn *t, const struct rtsp_msg *reply)
 {
 	struct rtsp_stream *st = t->stream;
@@ -404,6 +456,8 @@ static void accepted(struct rtsp_txn *t, const struct rtsp_msg *reply)
 	st->channel_first = media.channel_first;
 	st->channel_last = media.channel_last;
 	st->has_channels = media.has_channels;
+	if (media.group && !st->group && st->binding != NULL && !go_to_group(t, &t->failure))
+		rtsp_stream_event(st, STREAM_EV_BIND_FAILED);
 	switch (rtsp_stream_event(st,
 				  media.interleaved ? STREAM_EV_REPLY_TCP : STREAM_EV_REPLY_UDP)) {
 	case STREAM_DO_PASS:
@@ -485,7 +539,7 @@ static bool way_is_wrong(const struct rtsp_txn *t)
 {
 	bool translated = t->c->e->io->outside(t->stream->binding, 0).addr.version != 0;
 
-	return t->u->route.automatic && translated != t->u->route.rewrite;
+	return t->u->route.automatic && !t->stream->group && translated != t->u->route.rewrite;
 }
 
 static void half_bound(struct rtsp_txn *t)

@@ -396,12 +396,116 @@ static void quotas(void **state)
 	assert_int_equal(bindings_count(s->all), 0);
 }
 
+/* ---- groups -------------------------------------------------------------------------- */
+
+static struct flow_ends to_group(const char *group, const char *server)
+{
+	return (struct flow_ends){.internal = ap(group), .external = ap(server)};
+}
+
+static struct binding *group_wish(struct stage *s)
+{
+	struct flow flow = wish(s, "192.0.2.1:9", 2);
+	struct failure f;
+	struct binding *b;
+
+	flow.direction = FLOW_INBOUND;
+	flow.group = flow.vetted = true;
+	b = binding_new(s->all, &flow, on_event, s, &f);
+	assert_non_null(b);
+	return b;
+}
+
+static void open_ok(struct mb_client *mb, uint32_t pid, uint32_t gid)
+{
+	struct simco_msg *q = next(mb, SIMCO_PER_REQ);
+	struct simco_msg m = {
+		.type = SIMCO_PER_REP, .pid = pid, .gid = gid, .lifetime = q->lifetime};
+
+	answer(mb, &m, NULL);
+}
+
+/* Nothing is reserved; the second rule joins the group of the first one. */
+static void group_pair(void **state)
+{
+	struct stage *s = *state;
+	struct flow_ends ends[2] = {to_group("232.1.2.3:5000", "192.0.2.1:0"),
+				    to_group("232.1.2.3:5001", "192.0.2.1:0")};
+	struct binding *b = group_wish(s);
+	struct simco_msg *m;
+
+	assert_int_equal(unanswered(s->m0), 0);
+	heard(s, BINDING_EV_HALF_BOUND);
+	assert_int_equal(binding_outside(b, 0).addr.version, 0);
+	assert_int_equal(binding_enable(b, ends), 0);
+	m = next(s->m0, SIMCO_PER_REQ);
+	assert_int_equal(m->per.direction, SIMCO_INBOUND);
+	assert_int_equal(m->lifetime, 120);
+	assert_false(m->has_gid);
+	is_tuple(&m->tuple[SIMCO_INTERNAL], "232.1.2.3:5000", SIMCO_INTERNAL);
+	assert_int_equal(m->tuple[SIMCO_EXTERNAL].port, 0);
+	assert_int_equal(unanswered(s->m0), 1);
+	open_ok(s->m0, 100, 7);
+	heard_nothing(s);
+	m = next(s->m0, SIMCO_PER_REQ);
+	assert_true(m->has_gid);
+	assert_int_equal(m->gid, 7);
+	is_tuple(&m->tuple[SIMCO_INTERNAL], "232.1.2.3:5001", SIMCO_INTERNAL);
+	open_ok(s->m0, 101, 7);
+	heard(s, BINDING_EV_BOUND);
+	assert_int_equal(owned(s->m0), 2);
+	binding_release(b);
+	assert_int_equal(unanswered(s->m0), 2);
+	all_released(s);
+}
+
+/* One port only, enabled before the owner heard anything, given up at once. */
+static void group_in_a_hurry(void **state)
+{
+	struct stage *s = *state;
+	struct flow_ends ends[2] = {to_group("232.1.2.3:5000", "192.0.2.1:0"),
+				    {.internal.port = 0}};
+	struct binding *b = group_wish(s);
+
+	assert_int_equal(binding_enable(b, ends), 0);
+	heard_nothing(s);
+	binding_release_notify(b, on_done, s);
+	turn(&s->loop);
+	assert_int_equal(s->n_done, 0);
+	open_ok(s->m0, 100, 7); /* only now there is something to give back */
+	assert_int_equal(next(s->m0, SIMCO_PLC_REQ)->pid, 100);
+	change_ok(s->m0, 0);
+	turn(&s->loop);
+	assert_int_equal(s->n_done, 1);
+	assert_int_equal(bindings_count(s->all), 0);
+}
+
+static void group_refused(void **state)
+{
+	struct stage *s = *state;
+	struct flow_ends ends[2] = {to_group("232.1.2.3:5000", "192.0.2.1:0"),
+				    to_group("232.1.2.3:5001", "192.0.2.1:0")};
+	struct binding *b = group_wish(s);
+
+	assert_int_equal(binding_enable(b, ends), 0);
+	open_ok(s->m0, 100, 7);
+	refuse(s->m0, SIMCO_WILDCARDING_NOT_SUPPORTED);
+	heard(s, BINDING_EV_FAILED);
+	assert_int_equal(s->failure.cause, CAUSE_UNSUPPORTED);
+	assert_int_equal(next(s->m0, SIMCO_PLC_REQ)->pid, 100);
+	binding_release(b);
+	all_released(s);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_pair),
+		T(group_pair),
+		T(group_in_a_hurry),
+		T(group_refused),
 		T(firewall_pair),
 		T(nat_pair),
 		T(a_pair_must_be_neighbours),

@@ -151,6 +151,8 @@ static int setting(struct script *s, struct span line)
 		w->terms.out = span_eq_str(v, "auto") ? RTSP_OUT_AUTO : RTSP_OUT_REWRITE;
 	} else if (span_eq_str(name, "media_from")) {
 		addr_prefix_parse(v, &w->terms.media_from[w->terms.n_media_from++]);
+	} else if (span_eq_str(name, "multicast")) {
+		addr_prefix_parse(v, &w->terms.multicast[w->terms.n_multicast++]);
 	} else if (span_eq_str(name, "bind")) {
 		w->bind_refused = span_eq_str(v, "ok") ? CAUSE_NONE : cause_named(v);
 	} else if (span_eq_str(name, "connect")) {

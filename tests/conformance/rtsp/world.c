@@ -247,17 +247,20 @@ static struct binding *io_bind(void *arg, struct flow *flow, const struct addr *
 	b->w = w;
 	b->id = w->n_bindings;
 	b->live = true;
-	b->state = BINDING_RESERVING;
+	b->group = flow->group;
+	b->state = b->group ? BINDING_HALF_BOUND : BINDING_RESERVING;
 	b->fn = fn;
 	b->arg = fn_arg;
 	for (i = 0; i < FLOW_COMPONENTS; i++)
 		b->idle[i] = UINT64_MAX;
-	for (i = 0; i < flow->components && w->outside.addr.version != 0; i++) {
+	for (i = 0; i < flow->components && w->outside.addr.version != 0 && !b->group; i++) {
 		b->outside[i].addr = w->outside.addr;
 		b->outside[i].port = (uint16_t)(w->outside.port + 2 * (b->id - 1) + i);
 	}
 	note(w, "bind %u %s components=%u%s", b->id, flow->id, flow->components,
-	     flow->odd ? " odd" : "");
+	     flow->group ? " group"
+	     : flow->odd ? " odd"
+			 : "");
 	return b;
 }
 
@@ -530,7 +533,8 @@ void world_binding(struct world *w, unsigned id, enum binding_event ev, enum cau
 		return;
 	b = &w->bindings[id - 1];
 	/* As binding.h promises: one after the other, and nothing after the end. */
-	if ((ev == BINDING_EV_HALF_BOUND && b->state != BINDING_RESERVING) ||
+	if ((ev == BINDING_EV_HALF_BOUND &&
+	     b->state != (b->group ? BINDING_HALF_BOUND : BINDING_RESERVING)) ||
 	    (ev == BINDING_EV_BOUND && b->state != BINDING_ENABLING) ||
 	    b->state == BINDING_FAILED || b->state == BINDING_LOST)
 		return;

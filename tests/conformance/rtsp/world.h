@@ -46,7 +46,7 @@ struct world_wire {
 struct binding { /* opaque to the engine; here it is ours */
 	struct world *w;
 	unsigned id;
-	bool live;
+	bool live, group;
 	enum binding_state state;
 	binding_event_fn fn;
 	void *arg;
