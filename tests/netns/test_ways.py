@@ -1,7 +1,9 @@
 """Ways out: media relayed by the agent, several middleboxes in a row, the pool address being
 the agent's own, groups."""
 
+import contextlib
 import socket
+import struct
 import time
 
 import pytest
@@ -178,8 +180,8 @@ def test_a_relay_takes_nothing_from_strangers(proxy, nat):
                 end.recvfrom(100)
 
 
-@pytest.mark.parametrize("local, server", [(topo.CLIENT6, topo.SERVER), (topo.CLIENT, topo.SERVER6)],
-                         ids=["6-to-4", "4-to-6"])
+@pytest.mark.parametrize("local, server", [(topo.CLIENT6, topo.SERVER),
+                                           (topo.CLIENT, topo.SERVER6)], ids=["6-to-4", "4-to-6"])
 @BOTH
 def test_relay_between_ip_versions(proxy, nat, local, server):
     s = proxy(nat, server=server)
@@ -500,3 +502,141 @@ def test_one_of_two_middleboxes_goes(chain, inner_nat):
     assert c.outer.daemon.rest.request("DELETE", f"/v1/rules/{pid}")[0] in (200, 202, 204)
     c.server.wait_for("TEARDOWN")
     wait_nothing_left(c)
+
+
+# --- multicast ------------------------------------------------------------------------------------
+
+GROUP, OTHER_GROUP, GROUP_PORT = "232.1.2.3", "232.1.2.4", 5000
+GROUPS = {"internal": "232.1.0.0/16", "external": f"{topo.SERVER}/32", "protocol": "udp",
+          "ports": "1-65535"}
+
+
+@contextlib.contextmanager
+def multicast_route(ns, source_dev, to_dev, *groups):
+    """Static multicast forwarding, as a router's daemon would set it up (linux/mroute.h)."""
+    mrt_init, mrt_add_vif, mrt_add_mfc, use_ifindex = 200, 202, 204, 8
+    with ns.enter():
+        router = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IGMP)
+        index = [socket.if_nametoindex(dev) for dev in (source_dev, to_dev)]
+    with router:
+        try:
+            router.setsockopt(socket.IPPROTO_IP, mrt_init, struct.pack("i", 1))
+        except OSError as e:
+            pytest.skip(f"the kernel routes no multicast: {e}")
+        for vif, ifindex in enumerate(index):
+            router.setsockopt(socket.IPPROTO_IP, mrt_add_vif,
+                              struct.pack("=HBBIi4s", vif, use_ifindex, 1, 0, ifindex, bytes(4)))
+        for source in (topo.SERVER, topo.NEIGHBOUR):
+            for group in groups:
+                ttls = bytes([0, 1]) + bytes(30)
+                router.setsockopt(socket.IPPROTO_IP, mrt_add_mfc, struct.pack(
+                    "4s4sH32sxxIIIi", socket.inet_aton(source), socket.inet_aton(group), 0, ttls,
+                    0, 0, 0, 0))
+        yield
+
+
+def join(ns, group, source, local):
+    """A socket that receives this group's datagrams."""
+    with ns.enter():
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.settimeout(0.3)
+    s.bind((group, GROUP_PORT))
+    s.setsockopt(socket.IPPROTO_IP, 39, socket.inet_aton(group) + socket.inet_aton(local)
+                 + socket.inet_aton(source))  # IP_ADD_SOURCE_MEMBERSHIP
+    return s
+
+
+def group_sender(ns, address, port=0):
+    s = ns.udp(address, port)
+    s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 8)
+    s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(address))
+    return s
+
+
+def group_server(group):
+    def hook(request, connection):
+        if request.method == "SETUP":
+            session = f"{next(connection.server.numbers):x}"
+            return connection.ok(request, Session=session, Transport=(
+                f"RTP/AVP;multicast;destination={group};port={GROUP_PORT}-{GROUP_PORT + 1};ttl=8"))
+        return None
+    return hook
+
+
+def group_site(proxy, nat, group=GROUP, groups="232.0.0.0/8", **middlebox):
+    return proxy(nat, one_host=True, hook=group_server(group), permit=[GROUPS],
+                 rtsp=forward_listeners("rewrite", **({"multicast": [groups]} if groups else {})),
+                 middlebox={"wildcards": True, **middlebox})
+
+
+def setup_group(client, expect=200):
+    reply = client.request("SETUP", client.base + "/track0", Transport="RTP/AVP;multicast")
+    assert reply.status == expect, reply.start
+    client.session = reply.session if expect == 200 else None
+    return reply
+
+
+@pytest.mark.san
+@BOTH
+def test_group_is_open_exactly_while_someone_plays(proxy, cleanup, nat):
+    s = group_site(proxy, nat)
+    routes = contextlib.ExitStack()
+    cleanup(routes.close)
+    routes.enter_context(multicast_route(s.net.fw, "out", "in", GROUP, OTHER_GROUP))
+    member = join(s.net.client, GROUP, topo.SERVER, topo.CLIENT)
+    neighbours = join(s.net.client, GROUP, topo.NEIGHBOUR, topo.CLIENT)
+    others = join(s.net.client, OTHER_GROUP, topo.SERVER, topo.CLIENT)
+    server = group_sender(s.net.server, topo.SERVER)
+    other_port = group_sender(s.net.server, topo.SERVER)
+    neighbour = group_sender(s.net.server, topo.NEIGHBOUR)
+    for end in (member, neighbours, others, server, other_port, neighbour):
+        cleanup(end.close)
+
+    def arrives(sender, group=GROUP, at=member):
+        sender.sendto(b"media", (group, GROUP_PORT))
+        try:
+            return at.recvfrom(100)[0] == b"media"
+        except TimeoutError:
+            return False
+
+    assert not arrives(server)
+    first, second = s.client(), s.client()
+    reply = setup_group(first)
+    assert f"destination={GROUP};port={GROUP_PORT}-{GROUP_PORT + 1}" in reply["Transport"]
+    setup_group(second)
+    assert arrives(server) and arrives(other_port)
+    assert not arrives(neighbour, at=neighbours)
+    assert not arrives(server, OTHER_GROUP, others)
+    assert {r["internal"] for r in s.rules()} == {f"{GROUP}:{GROUP_PORT}",
+                                                  f"{GROUP}:{GROUP_PORT + 1}"}
+    assert first.request("TEARDOWN").status == 200
+    assert arrives(server)  # for the other client
+    assert second.request("TEARDOWN").status == 200
+    assert not arrives(server)
+    s.wait_no_rules()
+
+
+def test_no_groups_without_a_policy_for_them(proxy):
+    s = group_site(proxy, nat=False, groups=None)
+    setup_group(s.client(), 461)
+    assert s.server.count("SETUP") == 0
+
+
+def test_group_outside_of_policy(proxy):
+    s = group_site(proxy, nat=False, group="239.1.2.3")
+    reply = setup_group(s.client(), 461)
+    assert "policy-refused" in reply.start and b"239.1.2.3" in reply.body
+    s.server.wait_for("TEARDOWN")
+    assert not s.rules()
+
+
+@pytest.mark.parametrize("change, status", [({"wildcards": False}, 461), ({"permit": []}, 403)],
+                         ids=["wildcards", "permit"])
+def test_group_refused_by_the_middlebox(proxy, change, status):
+    s = proxy(one_host=True, hook=group_server(GROUP), permit=[],
+              rtsp=forward_listeners("rewrite", multicast=["232.0.0.0/8"]),
+              middlebox={"wildcards": True, **{k: v for k, v in change.items() if k != "permit"}})
+    setup_group(s.client(), status)
+    s.server.wait_for("TEARDOWN")
+    s.wait_no_rules()
