@@ -250,7 +250,7 @@ class Server:
         with self.lock:
             return sum(r.method == method for r in self.requests)
 
-    def wait_for(self, method, n=1, timeout=3.0):
+    def wait_for(self, method, n=1, timeout=10.0):
         """Waits until n requests of this method have arrived; more are a failure."""
         wait_until(lambda: self.count(method) >= n, timeout, f"{n} {method} at the server")
         assert self.count(method) == n
