@@ -70,7 +70,8 @@ struct core_ops {
 
 /*
  * Opens the ledger (empties it when it belongs to another boot), and hands what
- * is to live on to the firewall before it returns. Borrows conf, fw. NULL after logging.
+ * is to live on to the firewall before it returns; where the firewall has kept
+ * it, that is left to core_restore() (core_unconfirmed()). Borrows conf, fw. NULL after logging.
  */
 struct core *core_new(const struct core_conf *conf, struct fw *fw, const struct core_ops *ops,
 		      void *arg, uint64_t now_ms);
@@ -104,6 +105,11 @@ bool core_tick(struct core *c, uint64_t now_ms);
 
 /* The operator (REST DELETE) ends a rule: ARE 0 to everybody entitled. 0 or ERR_NOENT. */
 int core_end_rule(struct core *c, uint32_t pid, uint64_t now_ms);
+/*
+ * True after a start that relied on the kernel: core_restore() confirms every element and heals
+ * what somebody took away meanwhile.
+ */
+bool core_unconfirmed(const struct core *c);
 /* After fw_reinstall(): puts every live element back, in slices; true: more to do. */
 bool core_restore(struct core *c, uint64_t now_ms);
 /* Agents or limits changed (reload). 0 or ERR_*. */

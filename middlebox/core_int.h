@@ -111,6 +111,7 @@ struct core {
 
 	struct sweep *sweeps;
 	size_t n_sweeps, cap_sweeps;
+	bool unconfirmed;	/* see core_unconfirmed() */
 	uint32_t restore_at;	/* next slot of core_restore() */
 	uint64_t restore_for;	/* the reinstallation that it answers */
 	uint32_t idle_at;	/* next slot of the idle scan, RULE_NONE: between scans */

@@ -76,3 +76,8 @@ void fw_foreign_drops(struct fw *fw, void (*fn)(const char *text, void *arg), vo
 {
 	fw->ops->foreign_drops(fw, fn, arg);
 }
+
+bool fw_kept(const struct fw *fw)
+{
+	return fw->kept;
+}

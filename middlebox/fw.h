@@ -138,6 +138,8 @@ typedef void (*fw_lost_fn)(void *arg);
  * Borrows cfg and what it points to until fw_close().
  */
 struct fw *fw_open(const struct fw_config *cfg, bool adopt, int *err);
+/* True when fw_open() adopted: the elements of the run before are still there. */
+bool fw_kept(const struct fw *fw);
 /* Replaces permits, pools, sources, statics (reload). 0 or ERR_*: nothing changed. */
 int fw_reconfigure(struct fw *fw, const struct fw_config *cfg);
 /* Leaves the kernel state as it is unless `remove`. NULL is fine. */

@@ -28,6 +28,7 @@ struct fw_ops {
 
 struct fw {
 	const struct fw_ops *ops;
+	bool kept; /* see fw_kept() */
 };
 
 #endif

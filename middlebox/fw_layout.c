@@ -320,8 +320,10 @@ int fw_layout_install(struct fw_nft *f, bool adopt)
 	if (adopt && info.exists && !info.same_layout)
 		log_warn("fw: table inet %s has another layout: created anew", f->cfg->table);
 	adopt = adopt && info.same_layout;
+	f->fw.kept = adopt;
 	/* OWNER alone would take the table away with us: fail open. Both or none. */
-	f->owned = (f->features & FW_FEATURE_OWNER_PERSIST) && (!adopt || info.has_owner);
+	f->owned = (f->features & FW_FEATURE_OWNER_PERSIST) &&
+		   (!adopt || info.has_owner || info.orphan);
 
 	fw_batch_begin(&f->batch);
 	if (info.exists && !adopt) {

@@ -59,9 +59,8 @@ static void on_table(const struct nlmsghdr *h, void *arg)
 	want[1] = (uint8_t)len;
 	l->info->exists = true;
 	l->info->has_owner = (flags & FW_TABLE_F_OWNER) != 0;
-	l->info->orphan = (flags & (FW_TABLE_F_OWNER | FW_TABLE_F_PERSIST)) ==
-				  (FW_TABLE_F_OWNER | FW_TABLE_F_PERSIST) &&
-			  !fw_attrs_find(fw_attrs_of(h), NFTA_TABLE_OWNER);
+	/* The kernel takes the first flag away with the owner. */
+	l->info->orphan = (flags & (FW_TABLE_F_OWNER | FW_TABLE_F_PERSIST)) == FW_TABLE_F_PERSIST;
 	l->info->mine = be32_of(fw_attrs_find(fw_attrs_of(h), NFTA_TABLE_OWNER)) == l->f->nl.portid;
 	l->info->handle = fw_attr_be64(fw_attrs_find(fw_attrs_of(h), NFTA_TABLE_HANDLE));
 	l->info->same_layout = udata && memcmp(udata, want, 2 + len) == 0;

@@ -166,7 +166,7 @@ size_t fw_layout_comment(const struct fw_nft *f, char *text, size_t size);
 struct fw_table_info {
 	bool exists, same_layout; /* same: can be adopted */
 	bool has_owner;		  /* owner flag */
-	bool orphan;		  /* with it and persist, but nobody has it now */
+	bool orphan;		  /* persist without owner: nobody has it now */
 	bool mine;
 	uint64_t handle; /* another one: another table of the same name */
 };

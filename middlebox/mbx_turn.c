@@ -66,11 +66,12 @@ static void on_work(void *arg)
 
 	m->work_soon = false;
 	if (!m->lost) {
-		if (m->restoring) {
-			m->restoring = core_restore(m->core, now);
-			more = m->restoring;
-			if (!m->restoring)
-				log_info("firewall: all rules are back in the kernel");
+		if (m->restoring || core_unconfirmed(m->core)) {
+			more = core_restore(m->core, now);
+			if (!more)
+				log_info("firewall: all rules are %s the kernel",
+					 m->restoring ? "back in" : "confirmed by");
+			m->restoring = m->restoring && more;
 		}
 		if (core_deadline(m->core) <= now)
 			more = core_tick(m->core, now) || more;
@@ -132,6 +133,8 @@ int mbx_turn_open(struct mbx *m)
 			return ERR_NOMEM;
 	}
 	fw_on_lost(m->fw, on_fw_lost, m);
+	if (core_unconfirmed(m->core))
+		mbx_work_soon(m);
 	return 0;
 }
 

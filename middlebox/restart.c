@@ -1,8 +1,10 @@
 /*
  * What the ledger says after a restart, and putting rules back into a kernel
  * that lost them. Live rules are indexed first, so that ending a dead one
- * leaves alone what they share; then their elements are added again without
- * disturbing those that are there (media goes on).
+ * leaves alone what they share. Where the kernel's table was replaced their
+ * elements are added before anybody is served; where it has kept them, in slices
+ * afterwards: that disturbs nothing (media goes on), and takes seconds for a
+ * million rules.
  */
 #include <netinet/in.h>
 #include <string.h>
@@ -219,12 +221,18 @@ int core_recover(struct core *c, uint64_t now_ms)
 		err = bury_one(c, r, now_ms);
 	}
 	settle_quietly(c, now_ms);
-	if (!err)
+	c->unconfirmed = fw_kept(c->fw) && c->t.n_kind[RULE_ENABLED] > 0;
+	if (!err && !c->unconfirmed)
 		err = recover_live(c, now_ms);
 	if (c->t.n_rules || dead || bad)
 		log_info("ledger: %u rules live on, %u ended, %u slots unreadable", c->t.n_rules,
 			 dead, bad);
 	return err;
+}
+
+bool core_unconfirmed(const struct core *c)
+{
+	return c->unconfirmed;
 }
 
 bool core_restore(struct core *c, uint64_t now_ms)
@@ -253,5 +261,6 @@ bool core_restore(struct core *c, uint64_t now_ms)
 	if (c->restore_at < high)
 		return true;
 	c->restore_at = 0;
+	c->unconfirmed = false;
 	return false;
 }

@@ -394,8 +394,10 @@ class Soak:
         net.server.address("eth0", OUTSIDE6[1] + "/64")
         net.fw.address("out", POOLS[1] + "/24")
         self.policy = policy(net, self.directory, mode)
-        self.force_off = 8
+        self.unowned = self.random.choice([0, 8, 8])  # FW_FEATURE_OWNER_PERSIST
+        self.force_off = self.unowned
         self.start()
+        self.owned = self.status()["firewall"]["features"]["owner-persist"]
         cleanup(lambda: self.daemon.finish())
         self.agents = [Agent(self, name) for name in AGENTS]
         self.agents += [Agent(self, "beta")]  # a second session of one agent
@@ -474,8 +476,16 @@ class Soak:
         else:
             self.daemon.finish()
         self.counts["restarts"] += 1
-        self.force_off = r.choice([8, 8, 8 | 1, 8 | 2, 8 | 3, 8 | 4])
+        self.force_off = self.unowned | r.choice([0, 0, 1, 2, 3, 4])
+        emptied = r.random() < 0.3
+        if emptied:  # the daemon relies on the kernel, and then finds out
+            self.counts["emptied"] += 1
+            self.net.fw.run("nft", "flush", "set", "inet", "sluice", "exact4")
+        confirmed = self.daemon.text().count("confirmed by the kernel")
         self.start()
+        if emptied and self.status()["rules"]["enabled"]:
+            wait_until(lambda: self.daemon.text().count("confirmed by the kernel") > confirmed,
+                       10 * PATIENCE, "the elements to come back")
         for a in self.agents:
             a.session.close()
             a.connect()
@@ -488,6 +498,10 @@ class Soak:
             with contextlib.suppress(Closed):
                 self.talk()  # into the hole
         self.counts["flushes"] += 1
+        if self.owned:
+            assert self.status()["firewall"]["reinstalls"] == 0, "others cannot flush it"
+            self.flushed = False
+            return
         wait_until(lambda: self.status()["firewall"]["reinstalls"] > before
                    and self.status()["ready"], 10 * PATIENCE, "the tables to come back")
         for a in self.agents:

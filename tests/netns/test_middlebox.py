@@ -194,6 +194,21 @@ def test_flushed_ruleset(box, nat, owned):
     assert b.status()["firewall"]["aborts"] == 0
 
 
+def test_a_table_has_its_owner_again_after_a_crash(box):
+    b = box()
+    if not b.status()["firewall"]["features"]["owner-persist"]:
+        pytest.skip("this kernel has no tables with an owner")
+    c = b.session()
+    c.per(CLIENT, SERVER, lifetime=600)
+    b.daemon.kill()
+    b.start()
+    b.net.fw.run("nft", "flush", "ruleset")
+    inside, outside = b.inside(), b.outside()
+    assert passes(outside, CLIENT, inside) == SERVER
+    assert passes(b.outside((topo.SERVER, 6001)), CLIENT, inside) is None
+    assert b.status()["firewall"]["reinstalls"] == 0
+
+
 def test_rules_outlive_their_session_and_expire(box):
     b = box()
     c = b.session()
