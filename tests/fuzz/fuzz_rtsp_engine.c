@@ -168,6 +168,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	w.rewrite = (first & 1) != 0;
 	w.terms.out = (first & 2) != 0 ? RTSP_OUT_AUTO : RTSP_OUT_REWRITE;
 	addr_port_parse(SPAN_LIT("198.51.100.1:16384"), &w.outside);
+	addr_prefix_parse(SPAN_LIT("232.0.0.0/8"), &w.terms.multicast[0]);
+	w.terms.n_multicast = 1;
 	if ((first & 8) != 0) {
 		w.relay = w.rewrite = true;
 		addr_parse(SPAN_LIT("10.1.0.9"), &w.relay_at);

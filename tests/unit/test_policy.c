@@ -116,6 +116,7 @@ static void everything_given(void **state)
 		     "\"rtsp\": [ { \"listen\": \"0.0.0.0:554\", \"mode\": \"transparent\", "
 		     "\"out\": \"rewrite\",\n"
 		     "  \"zone\": \"in\", \"tproxy\": true, \"media_from\": [\"192.0.2.0/24\"],\n"
+		     "  \"multicast\": [\"232.0.0.0/8\", \"ff3e::/16\"],\n"
 		     "  \"interleaved_hint\": true, \"connect_timeout_ms\": 1000 } ],\n"
 		     "\"rest\": { \"listen\": [\"unix:/run/x\", \"127.0.0.1:9627\"], "
 		     "\"open_loopback\": true },\n"
@@ -137,6 +138,7 @@ static void everything_given(void **state)
 	assert_int_equal(l->connect_timeout_ms, 1000);
 	assert_int_equal(l->header_bytes, 65536);
 	assert_int_equal(l->media_from.n, 1);
+	assert_int_equal(l->multicast.n, 2);
 	assert_int_equal(p->limits.bindings_per_client, 3);
 	assert_int_equal(p->limits.bindings, 40000);
 	policy_free(p);
@@ -233,6 +235,11 @@ static void bad_mounts_and_tls(void **state)
 	    "{ \"to\": \"10.0.0.0/8\", \"out\": \"auto\" },\n"
 	    "{ \"to\": \"10.0.0.0/8\", \"out\": \"relay\" } ] } ] }",
 	    2, 7, "a second route to 10.0.0.0/8 (first in line 6)");
+	bad("{" BASE LISTENER
+	    "\"forward\", \"multicast\": [\"232.0.0.0/8\", \"192.0.0.0/3\"] } ] }",
+	    1, 5, "192.0.0.0/3 holds more than groups");
+	bad("{" BASE LISTENER "\"forward\", \"multicast\": [\"224.0.0.0/3\"] } ] }", 1, 5,
+	    "224.0.0.0/3 holds more than groups");
 	bad("{" BASE LISTENER "\"forward\",\n\"upstream_tls\": { \"key\": \"k\" } } ] }", 1, 6,
 	    "needs its key");
 	bad("{" BASE LISTENER

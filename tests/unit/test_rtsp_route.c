@@ -124,6 +124,41 @@ static void test_ways_out(void **state ATTR_UNUSED)
 	policy_free(x.agent.policy);
 }
 
+/* Own addresses that policy names, else those that the host itself would use. */
+static void test_relay(void **state ATTR_UNUSED)
+{
+	struct addr own[2], client, want;
+	struct addr_port server;
+	struct rtsp_route r;
+	struct failure f;
+	struct fixture x;
+
+	setup(&x, RTSP_REVERSE);
+	x.terms.out = RTSP_OUT_RELAY;
+	assert_int_equal(ask(&x, "10.1.0.2:1", "198.51.100.1:554"), CAUSE_UNSUPPORTED);
+	addr_parse(SPAN_LIT("fd01::9"), &own[0]);
+	addr_parse(SPAN_LIT("10.1.0.9"), &own[1]);
+	addr_parse(SPAN_LIT("10.1.0.2"), &client);
+	addr_port_parse(SPAN_LIT("198.51.100.1:554"), &server);
+	x.agent.policy->relay.present = true;
+	x.agent.policy->relay.addresses.v = own;
+	x.agent.policy->relay.addresses.n = 2;
+	assert_int_equal(rtsp_route_find(&x.agent, &x.terms, NULL, &client, &server, &r, &f), 0);
+	assert_true(r.relay && r.rewrite);
+	assert_true(addr_eq(&r.relay_local[RELAY_CLIENT], &own[1]));
+	assert_true(addr_eq(&r.relay_local[RELAY_FAR], &own[1]));
+	assert_true(addr_eq(&r.from.addr, &own[1]));
+	addr_parse(SPAN_LIT("127.0.0.1"), &client); /* inside, in this policy */
+	addr_parse(SPAN_LIT("127.0.0.1"), &want);
+	x.agent.policy->relay.addresses.n = 0;
+	if (rtsp_route_find(&x.agent, &x.terms, NULL, &client, &server, &r, &f) == 0)
+		assert_true(addr_eq(&r.relay_local[RELAY_CLIENT], &want));
+	else /* no network at all here */
+		assert_int_equal(f.cause, CAUSE_PEER_UNREACHABLE);
+	x.agent.policy->relay.addresses.v = NULL;
+	policy_free(x.agent.policy);
+}
+
 static bool may(struct fixture *x, const char *internal, const char *external)
 {
 	struct addr_port in, out;
@@ -158,9 +193,8 @@ static void test_permits(void **state ATTR_UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_forward),
-		cmocka_unit_test(test_transparent),
-		cmocka_unit_test(test_ways_out),
+		cmocka_unit_test(test_forward),	 cmocka_unit_test(test_transparent),
+		cmocka_unit_test(test_ways_out), cmocka_unit_test(test_relay),
 		cmocka_unit_test(test_permits),
 	};
 
