@@ -10,6 +10,7 @@ import time
 import pytest
 
 from lib import topo
+from lib.pki import Authority
 from lib.proc import wait_until
 from lib.rtsp import Closed, encode
 from lib.sluice import PATIENCE
@@ -541,3 +542,24 @@ def test_server_that_cannot_be_reached(world):  # noqa: F811
     assert reply.status == 502
     check_reply(reply, "peer-unreachable")
     seen.check(2)
+
+
+def test_half_open_tls(world, directory):  # noqa: F811
+    """Who connects to an RTSPS listener and never finishes the handshake is not kept."""
+    certificate, key = Authority(directory).issue("10.1.0.1")
+    w = world(agent={"rtsp": [
+        {"listen": "0.0.0.0:322", "mode": "reverse", "mounts": {
+            "/cam": {"to": f"rtsp://{topo.SERVER}/av"}},
+         "tls": {"certificate": certificate, "key": key}}],
+        "limits": {"connections_per_client": 2}})
+    plain = w.net.client.connect("10.1.0.1", 322)
+    plain.sendall(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n")
+    assert is_closed(plain, 2)
+    begun = [b"", b"\x16\x03\x01\x02\x00"]
+    crowd = [w.net.client.connect("10.1.0.1", 322) for _ in begun]
+    for sock, octets in zip(crowd, begun):
+        sock.sendall(octets)
+    turned_away = w.net.client.connect("10.1.0.1", 322)
+    assert is_closed(turned_away, 1)
+    assert all(is_closed(sock, 6 * PATIENCE) for sock in crowd)
+    assert not w.server.connections
