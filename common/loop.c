@@ -35,6 +35,7 @@ struct loop {
 	struct loop_signal *signals;
 	struct loop_closer *closers;
 	unsigned callbacks; /* that ran in this turn */
+	bool long_taken;    /* in this turn */
 	bool stop;
 };
 
@@ -66,6 +67,14 @@ void loop_count(struct loop *l)
 {
 	if (++l->callbacks == TURN_CALLBACKS)
 		event_base_loopbreak(l->base);
+}
+
+bool loop_take_long(struct loop *l)
+{
+	bool first = !l->long_taken;
+
+	l->long_taken = true;
+	return first;
 }
 
 void loop_closer_add(struct loop *l, struct loop_closer *c)
@@ -168,6 +177,7 @@ static void turn(struct loop *l, int flags)
 	if (l->head < l->tail)
 		flags |= EVLOOP_NONBLOCK;
 	l->callbacks = 0;
+	l->long_taken = false;
 	if (event_base_loop(l->base, EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY | flags) < 0) {
 		log_err("loop: waiting for events failed");
 		l->stop = true;

@@ -19,6 +19,13 @@ short loop_ev(unsigned events);
 void loop_count(struct loop *l);
 
 /*
+ * True for the first who asks in a turn. Work of near a millisecond is done
+ * only then; the others wait for their next event, so that short work comes
+ * in between.
+ */
+bool loop_take_long(struct loop *l);
+
+/*
  * Something that nobody owns any more but that still works in the loop, such
  * as a stream that sends its last octets. loop_free() calls fn, which must end
  * with loop_closer_del().

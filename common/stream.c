@@ -28,7 +28,7 @@
 #define CONNECT_TIMEOUT_MS 5000
 
 enum stream_state {
-	STREAM_CONNECTING, /* TCP: `connecting` waits for writability */
+	STREAM_CONNECTING, /* TCP or a server's handshake: `connecting` waits */
 	STREAM_STARTING,   /* TLS handshake, or `ready` not called yet */
 	STREAM_OPEN,
 	STREAM_OVER,	/* `end` was called */
@@ -266,10 +266,11 @@ static int tls_failure(struct stream *s, int e)
 	unsigned long code;
 	int err = 0;
 
-	while ((code = bufferevent_get_openssl_error(s->bev)) != 0) {
+	while ((code = s->bev != NULL ? bufferevent_get_openssl_error(s->bev)
+				      : tls_conn_next_error()) != 0) {
 		int kind = tls_conn_error(s->tls, code, text, sizeof(text));
 
-		if (s->state == STREAM_STARTING)
+		if (s->state <= STREAM_STARTING)
 			kind = ERR_PERM;
 		if (err == 0 && kind == ERR_PERM)
 			log_info("tls %s: %s", addr_port_str(&s->peer, peer), text);
@@ -278,7 +279,7 @@ static int tls_failure(struct stream *s, int e)
 		if (err != ERR_PERM)
 			err = kind;
 	}
-	return err != 0 ? err : s->state == STREAM_STARTING ? stream_sock_end(e) : ERR_CLOSED;
+	return err != 0 ? err : s->state <= STREAM_STARTING ? stream_sock_end(e) : ERR_CLOSED;
 }
 
 static void on_event(struct bufferevent *bev, short what, void *arg)
@@ -345,6 +346,34 @@ static int start(struct stream *s, enum bufferevent_ssl_state role)
 		bufferevent_trigger_event(s->bev, BEV_EVENT_CONNECTED, BEV_TRIG_DEFER_CALLBACKS);
 	}
 	return 0;
+}
+
+/*
+ * A server's handshakes are done here and not by libevent, one step of one of
+ * them in a turn: a step costs as much as many requests.
+ */
+static void on_handshake(unsigned events, void *arg)
+{
+	struct stream *s = arg;
+	int err;
+
+	if (!loop_take_long(s->loop))
+		return;
+	enter(s);
+	err = tls_conn_accept(s->tls, s->fd, &events);
+	if (err == ERR_MORE) {
+		loop_io_set(s->connecting, events);
+	} else if (err != 0) {
+		over(s, tls_failure(s, errno));
+	} else {
+		loop_io_free(s->connecting);
+		s->connecting = NULL;
+		if (start(s, BUFFEREVENT_SSL_OPEN) == 0)
+			opened(s);
+		else
+			over(s, ERR_NOMEM);
+	}
+	leave(s);
 }
 
 static void on_connected(unsigned events, void *arg)
@@ -449,8 +478,14 @@ struct stream *stream_adopt(struct loop *l, int fd, const struct stream_opts *op
 		if (s->tls == NULL || !set_timer(s, start_timeout(opts)))
 			goto fail;
 	}
-	if (start(s, BUFFEREVENT_SSL_ACCEPTING) != 0)
+	if (s->tls != NULL) {
+		s->state = STREAM_CONNECTING;
+		s->connecting = loop_io_new(l, fd, LOOP_READ, on_handshake, s);
+		if (s->connecting == NULL)
+			goto fail;
+	} else if (start(s, BUFFEREVENT_SSL_OPEN) != 0) {
 		goto fail;
+	}
 	return s;
 fail:
 	destroy(s);

@@ -17,6 +17,7 @@
 
 #include "common/addr.h"
 #include "common/errcode.h"
+#include "common/loop.h"
 #include "common/tls_int.h"
 
 #define NAMES_MAX 64
@@ -220,6 +221,26 @@ struct ssl_st *tls_conn_ssl(struct tls_conn *conn)
 {
 	SSL_up_ref(conn->ssl);
 	return conn->ssl;
+}
+
+int tls_conn_accept(struct tls_conn *conn, int fd, unsigned *events)
+{
+	int n, why;
+
+	ERR_clear_error();
+	if (SSL_get_fd(conn->ssl) != fd && SSL_set_fd(conn->ssl, fd) != 1)
+		return ERR_CLOSED;
+	n = SSL_accept(conn->ssl);
+	if (n == 1)
+		return 0;
+	why = SSL_get_error(conn->ssl, n);
+	*events = why == SSL_ERROR_WANT_WRITE ? LOOP_WRITE : LOOP_READ;
+	return why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE ? ERR_MORE : ERR_CLOSED;
+}
+
+unsigned long tls_conn_next_error(void)
+{
+	return ERR_get_error();
 }
 
 void tls_conn_shutdown(struct tls_conn *conn)

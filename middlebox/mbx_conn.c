@@ -385,25 +385,16 @@ static void adopt(struct mbx_conn *c, bool tls)
 		mbx_conn_end(c, "out of memory");
 }
 
-/*
- * With TLS in the policy the first octet tells what the agent speaks. One
- * handshake begins in a turn: their arithmetic takes longer than requests.
- */
+/* With TLS in the policy the first octet tells what the agent speaks. */
 static void on_first_octet(unsigned events, void *arg)
 {
 	struct mbx_conn *c = arg;
-	struct mbx *m = c->mbx;
 	uint8_t first;
 	ssize_t n = recv(c->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
 
 	(void)events;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n == 1 && first == TLS_RECORD_HANDSHAKE && m->turn_handshake) {
-		mbx_defer_commit(m);
-		return; /* the octet is still there in the next turn */
-	}
-	m->turn_handshake |= n == 1 && first == TLS_RECORD_HANDSHAKE;
 	loop_io_free(c->sniff);
 	c->sniff = NULL;
 	if (n <= 0)

@@ -75,7 +75,6 @@ struct mbx {
 	size_t n_conns, n_handshaking;
 	uint64_t next_id;
 	unsigned turn_requests; /* in this turn; a long list counts as many */
-	bool turn_handshake;	/* one began in this turn */
 	bool commit_deferred, work_soon;
 	struct loop_io *fw_io[2];
 	struct loop_timer *work;  /* what goes on in the next turn, and the core's deadline */

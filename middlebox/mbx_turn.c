@@ -42,7 +42,6 @@ static void on_turn_end(void *arg)
 	mbx_commit_now(m);
 	mbx_conn_flush_dirty(m);
 	m->turn_requests = 0;
-	m->turn_handshake = false;
 	if (!m->lost && fw_work(m->fw))
 		mbx_work_soon(m);
 	arm_work(m);
