@@ -249,13 +249,16 @@ static void opened(struct stream *s)
 
 static void on_eof(struct stream *s)
 {
+	size_t unread = evbuffer_get_length(bufferevent_get_input(s->bev));
+
 	s->eof = true;
 	if (s->state == STREAM_CLOSING) {
 		if (evbuffer_get_length(bufferevent_get_output(s->bev)) == 0)
 			s->dead = true;
-	} else if (!s->paused || s->state != STREAM_OPEN ||
-		   evbuffer_get_length(bufferevent_get_input(s->bev)) == 0) {
+	} else if (s->state != STREAM_OPEN || unread == 0) {
 		over(s, ERR_CLOSED);
+	} else if (!s->paused) { /* resumed, but the rest has yet to be offered */
+		bufferevent_trigger(s->bev, loop_ev(LOOP_READ), BEV_TRIG_DEFER_CALLBACKS);
 	}
 }
 
@@ -529,7 +532,8 @@ int stream_write(struct stream *s, struct span out)
 {
 	size_t queued;
 
-	if (s->dead || s->state >= STREAM_OVER)
+	/* A peer that has ended its half may still read; stream_close() sends it. */
+	if (s->dead || s->state == STREAM_CLOSING || (s->state == STREAM_OVER && !s->eof))
 		return ERR_CLOSED;
 	queued = stream_queued(s);
 	if (queued > s->write_max || out.n > s->write_max - queued)

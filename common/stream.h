@@ -70,8 +70,8 @@ struct stream *stream_adopt(struct loop *l, int fd, const struct stream_opts *op
 /* Changes callbacks and argument. */
 void stream_set_ops(struct stream *s, const struct stream_ops *ops, void *arg);
 
-/* Queues a copy, also before `ready`. 0, ERR_TOOBIG past write_max (nothing queued), ERR_NOMEM,
- * ERR_CLOSED. */
+/* Queues a copy, also before `ready`, and after ERR_CLOSED for stream_close() to send. 0,
+ * ERR_TOOBIG past write_max (nothing queued), ERR_NOMEM, ERR_CLOSED. */
 int stream_write(struct stream *s, struct span out);
 /* Octets accepted but not yet given to the kernel. */
 size_t stream_queued(const struct stream *s);

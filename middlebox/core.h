@@ -95,7 +95,7 @@ void core_session_extensions(struct core *c, void *session, uint32_t extensions)
 void core_request(struct core *c, void *session, const struct simco_msg *m, uint64_t now_ms);
 /* Firewall operations waiting; commit when it reaches CORE_BATCH or at the end of the turn. */
 size_t core_pending(const struct core *c);
-#define CORE_BATCH 128
+#define CORE_BATCH 256 /* an exact rule: two elements, a binding, conntrack */
 void core_commit(struct core *c, uint64_t now_ms);
 
 /* Absolute ms when core_tick() is due next; UINT64_MAX: never. */

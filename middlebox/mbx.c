@@ -236,7 +236,7 @@ struct mbx *mbx_new(struct loop *l, struct mbx_policy *policy, const struct mbx_
 	m->loop = l;
 	m->policy = policy;
 	m->opts = *opts;
-	m->waiting_tail = &m->waiting;
+	m->waiting_tail = m->unserved_tail = &m->waiting;
 	m->started_ms = loop_now_ms(l);
 	log_set_level((enum log_level)policy->log.level);
 	log_set_format((enum log_format)policy->log.format);

@@ -51,6 +51,8 @@ static void leave_queues(struct mbx_conn *c)
 		*p = c->next_waiting;
 		if (m->waiting_tail == &c->next_waiting)
 			m->waiting_tail = p;
+		if (m->unserved_tail == &c->next_waiting)
+			m->unserved_tail = p;
 		break;
 	}
 	c->dirty = c->waiting = false;
@@ -236,17 +238,25 @@ void mbx_conn_event(struct mbx_conn *c, uint32_t pid, uint32_t lifetime)
 	mbx_defer_commit(c->mbx); /* its end flushes */
 }
 
-/* More input is there than this turn takes. */
-static void wait_for_turn(struct mbx_conn *c)
+/*
+ * More input is there than this turn takes. Who got nothing in it goes before
+ * those who did, or a session in bulk would keep its place for ever.
+ */
+static void wait_for_turn(struct mbx_conn *c, bool served)
 {
 	struct mbx *m = c->mbx;
+	struct mbx_conn **at = served ? m->waiting_tail : m->unserved_tail;
 
 	if (c->waiting)
 		return;
 	c->waiting = true;
-	c->next_waiting = NULL;
-	*m->waiting_tail = c;
-	m->waiting_tail = &c->next_waiting;
+	c->next_waiting = *at;
+	*at = c;
+	if (m->waiting_tail == at)
+		m->waiting_tail = &c->next_waiting;
+	if (!served)
+		m->unserved_tail = &c->next_waiting;
+	stream_pause(c->stream); /* the peer's end waits, too */
 	mbx_work_soon(m);
 }
 
@@ -255,7 +265,7 @@ void mbx_conn_feed_waiting(struct mbx *m)
 	struct mbx_conn *c = m->waiting, *next;
 
 	m->waiting = NULL;
-	m->waiting_tail = &m->waiting;
+	m->waiting_tail = m->unserved_tail = &m->waiting;
 	for (; c != NULL; c = next) {
 		next = c->next_waiting;
 		c->waiting = false;
@@ -297,22 +307,22 @@ static size_t on_data(struct stream *s, struct span in, void *arg)
 	size_t used = 0;
 	int rc;
 
-	(void)s;
 	if (c->ending)
 		return in.n;
 	if (m->turn_requests >= MBX_TURN_MAX || c->waiting) {
-		wait_for_turn(c);
+		wait_for_turn(c, false);
 		return 0;
 	}
 	if (output_is_full(c)) {
 		c->draining = true; /* drained() goes on */
+		stream_pause(s);
 		return 0;
 	}
 	rc = simco_srv_input(c->srv, slice.p, slice.n, &used, loop_now_ms(m->loop));
 	if (rc == SIMCO_ERR_CLOSED)
 		mbx_conn_end(c, "closed by the session");
 	else if (used < in.n)
-		wait_for_turn(c);
+		wait_for_turn(c, true);
 	mark_dirty(c);
 	mbx_defer_commit(m);
 	return c->ending ? in.n : used;

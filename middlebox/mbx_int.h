@@ -15,7 +15,7 @@
 #include "proto-simco/simco.h"
 
 #define MBX_SLICE 8192u	       /* octets fed to one session at a time */
-#define MBX_TURN_MAX 96u       /* requests taken in one turn of the loop: below 1 ms */
+#define MBX_TURN_MAX 64u       /* requests taken in one turn of the loop: below 1 ms */
 #define MBX_PRL_PER_REQUEST 64 /* rules in a list that cost as much as a request */
 #define MBX_SPARE 64u	       /* connections above limits.sessions that are told 0x0321 */
 #define MBX_HANDSHAKES_MAX 32u /* TLS handshakes at once */
@@ -71,7 +71,7 @@ struct mbx {
 	size_t n_listeners;
 	bool listening;
 	struct mbx_conn *conns, *dirty;
-	struct mbx_conn *waiting, **waiting_tail;
+	struct mbx_conn *waiting, **waiting_tail, **unserved_tail; /* unserved first */
 	size_t n_conns, n_handshaking;
 	uint64_t next_id;
 	unsigned turn_requests; /* in this turn; a long list counts as many */

@@ -273,7 +273,8 @@ static void test_end_after_data_while_paused(void **state)
 	RUN_UNTIL(w, w->server.ends == 1);
 	assert_int_equal(w->server.in.len, 10);
 	assert_int_equal(w->server.err, ERR_CLOSED);
-	assert_int_equal(stream_write(w->server.s, span_str("x")), ERR_CLOSED);
+	/* It may still read: stream_close() would send that. */
+	assert_int_equal(stream_write(w->server.s, span_str("x")), 0);
 	run_for(w, 30);
 	assert_int_equal(w->server.ends, 1);
 }
