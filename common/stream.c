@@ -251,6 +251,8 @@ static void on_eof(struct stream *s)
 {
 	size_t unread = evbuffer_get_length(bufferevent_get_input(s->bev));
 
+	if (s->state == STREAM_OVER)
+		return; /* it broke; what is queued can go nowhere */
 	s->eof = true;
 	if (s->state == STREAM_CLOSING) {
 		if (evbuffer_get_length(bufferevent_get_output(s->bev)) == 0)

@@ -84,11 +84,12 @@ def test_others_are_served(place, directory, cleanup, kind):
     good.start()
     wait_until(lambda: len(good.latency) > 50, 20, "the good agent")
     usual = sorted(good.latency)
-    memory, most = daemon.memory_kb(), 0
+    memory, most, fds = daemon.memory_kb(), 0, 0
     began, at = len(good.latency), time.monotonic()
     peer = attack(net, directory, kind, SECONDS)
     while peer.running():
         most = max(most, daemon.rest.get("/v1/status")["sessions"]["connections"])
+        fds = max(fds, daemon.fds())
         time.sleep(0.1)
     assert peer.wait() == 0, peer.text()
     with open(peer.stdout) as f:
@@ -106,6 +107,7 @@ def test_others_are_served(place, directory, cleanup, kind):
     assert deeds > 5
     assert served > 20 * elapsed / PATIENCE, "the good agent was starved"
     assert most <= SESSIONS + SPARE + 1
+    assert fds <= SESSIONS + SPARE + 40, "connections linger without being counted"
     status = daemon.rest.get("/v1/status")
     assert status["firewall"]["aborts"] == 0 and status["firewall"]["refused"] == 0, status
     if "san" not in os.path.basename(BUILD):
