@@ -162,13 +162,26 @@ static void on_reserved(void *arg, const struct simco_msg *m, const struct failu
 	binding_settle(b);
 }
 
-static void rule_changed(struct mb_rule *at_mb, uint32_t lifetime)
+/* Without the extension an ARE does not say why a rule ended (RFC 4540 §5.3.19). */
+static const struct {
+	enum cause cause;
+	const char *detail;
+} ends[] = {
+	[SIMCO_REASON_NONE] = {CAUSE_RULE_LOST, "the middlebox removed the rule"},
+	[SIMCO_REASON_EXPIRED] = {CAUSE_RULE_LOST, "the rule's lifetime ended"},
+	[SIMCO_REASON_MEDIA_TIMEOUT] = {CAUSE_MEDIA_TIMEOUT, "no media passed for too long"},
+	[SIMCO_REASON_OPERATOR] = {CAUSE_OPERATOR, "the middlebox's operator ended the rule"},
+	[SIMCO_REASON_DISABLED] = {CAUSE_CONFLICT, "a disable rule ended the rule"},
+};
+
+static void rule_changed(struct mb_rule *at_mb, uint32_t lifetime, uint32_t reason)
 {
 	struct rule *r = CONTAINER_OF(at_mb, struct rule, at_mb);
 
-	/* An ARE does not say why: expiry, silence and the operator look the same (§5.3.19). */
+	if (reason >= ARRAY_LEN(ends))
+		reason = SIMCO_REASON_NONE;
 	if (!lifetime)
-		rule_gone(r, CAUSE_RULE_LOST, "the middlebox removed the rule");
+		rule_gone(r, ends[reason].cause, ends[reason].detail);
 	else
 		granted(r, lifetime);
 }

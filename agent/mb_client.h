@@ -42,7 +42,7 @@ struct mb_rule {
 	struct table_node node;
 	uint32_t pid;
 	uint32_t seen; /* generation of the last PRL that listed it */
-	void (*changed)(struct mb_rule *r, uint32_t lifetime);
+	void (*changed)(struct mb_rule *r, uint32_t lifetime, uint32_t reason);
 };
 
 /*

@@ -231,7 +231,7 @@ static void on_closed(void *arg, uint16_t type)
 		span_copy(span_str(simco_type_name(type)), mb->why, sizeof(mb->why));
 }
 
-static void on_event(void *arg, uint32_t pid, uint32_t lifetime)
+static void on_event(void *arg, uint32_t pid, uint32_t lifetime, uint32_t reason)
 {
 	struct mb_client *mb = arg;
 	struct table_node *node = table_get(&mb->rules, span_of(&pid, sizeof(pid)));
@@ -240,7 +240,7 @@ static void on_event(void *arg, uint32_t pid, uint32_t lifetime)
 	if (!node)
 		return;
 	r = CONTAINER_OF(node, struct mb_rule, node);
-	r->changed(r, lifetime);
+	r->changed(r, lifetime, reason);
 }
 
 static size_t on_token(void *arg, const uint8_t *challenge, size_t n, uint8_t token[SIMCO_AUTH_MAX])
@@ -271,7 +271,7 @@ static const struct simco_cli_ops cli_callbacks = {
 static int make_machine(struct mb_client *mb)
 {
 	struct simco_cli_opts opts = {
-		.extensions = SIMCO_EXT_ACTIVITY,
+		.extensions = SIMCO_EXT_ACTIVITY | SIMCO_EXT_REASON,
 		.max_pending = MB_PENDING_MAX,
 	};
 	struct simco_cli *cli;

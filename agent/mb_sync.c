@@ -148,7 +148,7 @@ static void report_vanished(struct mb_client *mb)
 			continue;
 		r = CONTAINER_OF(node, struct mb_rule, node);
 		mb->vanished++;
-		r->changed(r, 0);
+		r->changed(r, 0, SIMCO_REASON_NONE);
 	}
 	free(u.pids);
 }

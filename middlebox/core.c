@@ -376,6 +376,7 @@ int core_end_rule(struct core *c, uint32_t pid, uint64_t now_ms)
 	if (!q)
 		return ERR_NOMEM;
 	q->event_to_all = true;
+	q->event_reason = SIMCO_REASON_OPERATOR;
 	reply_event(q, r, 0);
 	rule_finish(c, q, r, now_ms);
 	core_commit(c, now_ms);

@@ -65,7 +65,8 @@ struct core_ops {
 	 * and core_end_rule() only.
 	 */
 	void (*reply)(void *arg, void *session, struct simco_msg *reply);
-	void (*event)(void *arg, void *session, uint32_t pid, uint32_t lifetime);
+	void (*event)(void *arg, void *session, uint32_t pid, uint32_t lifetime,
+		      uint32_t reason); /* enum simco_reason */
 };
 
 /*

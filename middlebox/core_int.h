@@ -52,6 +52,7 @@ struct request {
 	uint64_t old_expires;
 	uint32_t event_pid; /* ARE after the reply, 0: none */
 	uint32_t event_lifetime;
+	uint32_t event_reason; /* enum simco_reason, of an end of our own making */
 	uint16_t event_owner;
 	bool event_to_all; /* also to the session that asked */
 	struct simco_msg reply;
@@ -60,7 +61,7 @@ struct request {
 
 /* An ARE that no request waits for: given in slices, and after what caused it. */
 struct late_event {
-	uint32_t pid, lifetime, sweep;
+	uint32_t pid, lifetime, reason, sweep;
 	uint16_t owner;
 };
 

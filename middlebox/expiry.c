@@ -8,7 +8,7 @@
 #define IDLE_GROUP_MAX 128 /* larger groups never count as silent */
 
 /* Queues an end of our own making. False: no memory. */
-static bool end_quietly(struct core *c, struct rule *r, uint64_t now_ms)
+static bool end_quietly(struct core *c, struct rule *r, enum simco_reason reason, uint64_t now_ms)
 {
 	struct request *q;
 
@@ -18,6 +18,7 @@ static bool end_quietly(struct core *c, struct rule *r, uint64_t now_ms)
 	if (!q)
 		return false;
 	q->event_to_all = true;
+	q->event_reason = reason;
 	reply_event(q, r, 0);
 	rule_finish(c, q, r, now_ms);
 	return true;
@@ -31,7 +32,7 @@ bool core_expire(struct core *c, uint64_t now_ms)
 		r = rule_first(&c->t);
 		if (!r || r->expires_ms > now_ms)
 			return false;
-		if (!end_quietly(c, r, now_ms))
+		if (!end_quietly(c, r, SIMCO_REASON_EXPIRED, now_ms))
 			return true;
 		c->stats.expired++;
 		r->expires_ms = now_ms + 1000; /* out of the way; and the next try if refused */
@@ -132,7 +133,7 @@ static void end_group(struct core *c, struct rule *first, uint64_t now_ms)
 	for (uint32_t i = 0; i < n; i++) {
 		m = rule_by_pid(&c->t, pids[i]);
 		if (m && m->slot == SLOT_FINAL)
-			end_quietly(c, m, now_ms);
+			end_quietly(c, m, SIMCO_REASON_MEDIA_TIMEOUT, now_ms);
 	}
 }
 

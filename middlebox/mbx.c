@@ -25,10 +25,11 @@ static void on_core_reply(void *arg, void *session, struct simco_msg *reply)
 	mbx_conn_reply(session, reply);
 }
 
-static void on_core_event(void *arg, void *session, uint32_t pid, uint32_t lifetime)
+static void on_core_event(void *arg, void *session, uint32_t pid, uint32_t lifetime,
+			  uint32_t reason)
 {
 	(void)arg;
-	mbx_conn_event(session, pid, lifetime);
+	mbx_conn_event(session, pid, lifetime, reason);
 }
 
 static const struct core_ops core_callbacks = {

@@ -226,11 +226,11 @@ void mbx_conn_reply(struct mbx_conn *c, struct simco_msg *reply)
 	mark_dirty(c);
 }
 
-void mbx_conn_event(struct mbx_conn *c, uint32_t pid, uint32_t lifetime)
+void mbx_conn_event(struct mbx_conn *c, uint32_t pid, uint32_t lifetime, uint32_t reason)
 {
 	if (c->ending)
 		return;
-	if (simco_srv_event(c->srv, pid, lifetime) == SIMCO_ERR_CLOSED) {
+	if (simco_srv_event(c->srv, pid, lifetime, reason) == SIMCO_ERR_CLOSED) {
 		c->mbx->counters.cut++;
 		mbx_conn_end(c, "reads too slowly");
 	}

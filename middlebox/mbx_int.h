@@ -109,7 +109,7 @@ void mbx_commit_now(struct mbx *m);
 /* mbx_conn.c */
 void mbx_conn_accept(int fd, const struct addr_port *peer, void *mbx);
 void mbx_conn_reply(struct mbx_conn *c, struct simco_msg *reply);
-void mbx_conn_event(struct mbx_conn *c, uint32_t pid, uint32_t lifetime);
+void mbx_conn_event(struct mbx_conn *c, uint32_t pid, uint32_t lifetime, uint32_t reason);
 /* Sends what replies and events left in the queues. */
 void mbx_conn_flush_dirty(struct mbx *m);
 /* Offers input again to sessions that had more than their slice. */

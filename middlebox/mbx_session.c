@@ -52,7 +52,7 @@ void mbx_session_establish(void *arg, const struct simco_msg *msg, struct simco_
 	struct mbx_origin origin = origin_of(c);
 	struct mbx_identity id = mbx_auth_identify(m->policy, &origin);
 
-	adm->extensions = m->policy->fw.counters ? SIMCO_EXT_ACTIVITY : 0;
+	adm->extensions = SIMCO_EXT_REASON | (m->policy->fw.counters ? SIMCO_EXT_ACTIVITY : 0);
 	if (m->n_conns > m->policy->limits.sessions) {
 		adm->refuse = refuse(c, SIMCO_LACK_OF_RESOURCES, "limits.sessions");
 		return;

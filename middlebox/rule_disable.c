@@ -98,6 +98,7 @@ static bool end_for(struct core *c, uint32_t pid, struct rule *r, uint64_t now_m
 		return false;
 	q->sweep = pid;
 	q->event_to_all = true;
+	q->event_reason = SIMCO_REASON_DISABLED;
 	reply_event(q, r, 0);
 	rule_finish(c, q, r, now_ms);
 	return true;

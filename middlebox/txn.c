@@ -189,7 +189,7 @@ void core_flush(struct core *c, uint64_t now_ms)
 
 /* To every session that may access the rule, except `but`. Number of events given. */
 static unsigned give_event(struct core *c, const struct session *but, uint16_t owner, uint32_t pid,
-			   uint32_t lifetime)
+			   uint32_t lifetime, uint32_t reason)
 {
 	struct session *s, *next;
 	unsigned n = 0;
@@ -198,7 +198,7 @@ static unsigned give_event(struct core *c, const struct session *but, uint16_t o
 		next = s->next;
 		if (s->closed || s == but || !core_may_access(c, s->owner, owner))
 			continue;
-		c->ops.event(c->arg, s->handle, pid, lifetime);
+		c->ops.event(c->arg, s->handle, pid, lifetime, reason);
 		n++;
 	}
 	return n;
@@ -213,7 +213,8 @@ static void give_late(struct core *c, const struct request *q)
 	if (c->n_late == c->cap_late) {
 		late = realloc(c->late, cap * sizeof(*late));
 		if (!late) {
-			give_event(c, NULL, q->event_owner, q->event_pid, q->event_lifetime);
+			give_event(c, NULL, q->event_owner, q->event_pid, q->event_lifetime,
+				   q->event_reason);
 			return;
 		}
 		c->late = late;
@@ -221,6 +222,7 @@ static void give_late(struct core *c, const struct request *q)
 	}
 	late[c->n_late++] = (struct late_event){.pid = q->event_pid,
 						.lifetime = q->event_lifetime,
+						.reason = q->event_reason,
 						.sweep = q->sweep,
 						.owner = q->event_owner};
 }
@@ -250,7 +252,7 @@ static void give_slice(struct core *c)
 			c->late[kept++] = e;
 			c->late_due = true;
 		} else {
-			given += 1 + give_event(c, NULL, e.owner, e.pid, e.lifetime);
+			given += 1 + give_event(c, NULL, e.owner, e.pid, e.lifetime, e.reason);
 		}
 	}
 	if (c->n_late > n)
@@ -275,7 +277,8 @@ static void give_one(struct core *c, size_t i)
 	if (q.event_pid && q.event_to_all)
 		give_late(c, &q);
 	else if (q.event_pid)
-		give_event(c, q.session, q.event_owner, q.event_pid, q.event_lifetime);
+		give_event(c, q.session, q.event_owner, q.event_pid, q.event_lifetime,
+			   q.event_reason);
 }
 
 void core_bury_sessions(struct core *c)

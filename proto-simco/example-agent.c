@@ -72,9 +72,9 @@ static void on_closed(void *arg, uint16_t type)
 	printf("session over%s%s\n", type != 0 ? ": " : "", type != 0 ? simco_type_name(type) : "");
 }
 
-static void on_event(void *arg, uint32_t pid, uint32_t lifetime)
+static void on_event(void *arg, uint32_t pid, uint32_t lifetime, uint32_t reason)
 {
-	(void)arg;
+	(void)arg, (void)reason; /* not asked for in SE */
 	printf("the middlebox says: rule %u now lives for %u s\n", pid, lifetime);
 }
 

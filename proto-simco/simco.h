@@ -127,12 +127,23 @@ enum simco_attr {
 	/* Extensions, negotiated in SE; never sent to a peer that did not ask. */
 	SIMCO_ATTR_EXTENSIONS = 0x8000, /* 32-bit mask */
 	SIMCO_ATTR_ACTIVITY = 0x8001,	/* see struct simco_activity */
+	SIMCO_ATTR_REASON = 0x8002,	/* enum simco_reason, 32 bits */
 };
 
-#define SIMCO_AUTH_MAX 4096 /* §4.3.2 */
-#define SIMCO_OWNER_MAX 255 /* §4.3.7 */
-#define SIMCO_PIDS_MAX 8191 /* PID attributes in one message */
-#define SIMCO_EXT_ACTIVITY 0x00000001u
+#define SIMCO_AUTH_MAX 4096	       /* §4.3.2 */
+#define SIMCO_OWNER_MAX 255	       /* §4.3.7 */
+#define SIMCO_PIDS_MAX 8191	       /* PID attributes in one message */
+#define SIMCO_EXT_ACTIVITY 0x00000001u /* PES carries SIMCO_ATTR_ACTIVITY */
+#define SIMCO_EXT_REASON 0x00000002u   /* an ARE with lifetime 0 carries SIMCO_ATTR_REASON */
+
+/* Why a rule ended, where no request of the asked session did it. */
+enum simco_reason {
+	SIMCO_REASON_NONE = 0, /* a request of another session, or not told */
+	SIMCO_REASON_EXPIRED = 1,
+	SIMCO_REASON_MEDIA_TIMEOUT = 2, /* silence over the whole group */
+	SIMCO_REASON_OPERATOR = 3,
+	SIMCO_REASON_DISABLED = 4, /* a policy disable rule */
+};
 
 /* §4.3.3 MB type */
 #define SIMCO_MB_FIREWALL 0x80
@@ -206,7 +217,8 @@ struct simco_msg {
 	uint16_t type; /* enum simco_type */
 	uint32_t tid;
 
-	bool has_challenge, has_token, has_gid, has_inside, has_extensions, has_activity;
+	bool has_challenge, has_token, has_gid, has_inside, has_extensions, has_activity,
+		has_reason;
 
 	struct simco_version version;
 	const uint8_t *challenge;
@@ -227,6 +239,7 @@ struct simco_msg {
 	struct simco_per_params per;
 	uint32_t extensions;
 	struct simco_activity activity;
+	uint32_t reason;	  /* enum simco_reason; others may come */
 	const uint8_t *pids;	  /* PRL reply, decoding: n_pids PID attributes as on the wire */
 	const uint32_t *pid_list; /* PRL reply, encoding: n_pids values */
 	size_t n_pids;		  /* at most SIMCO_PIDS_MAX */
@@ -334,7 +347,7 @@ int simco_srv_reply(struct simco_srv *s, struct simco_msg *reply);
 /* From a callback of simco_srv_input(): it shall return after this message. */
 void simco_srv_pause(struct simco_srv *s);
 /* ARE (§5.3.19). Only in OPEN; after the replies given so far. As simco_srv_reply(). */
-int simco_srv_event(struct simco_srv *s, uint32_t pid, uint32_t lifetime);
+int simco_srv_event(struct simco_srv *s, uint32_t pid, uint32_t lifetime, uint32_t reason);
 /* AST and CLOSED (§7.5); the caller has answered every request before. */
 void simco_srv_terminate(struct simco_srv *s);
 /*
@@ -369,7 +382,7 @@ struct simco_cli_ops {
 	 */
 	void (*closed)(void *arg, uint16_t type);
 	/* ARE; lifetime 0: the rule is gone. */
-	void (*event)(void *arg, uint32_t pid, uint32_t lifetime);
+	void (*event)(void *arg, uint32_t pid, uint32_t lifetime, uint32_t reason);
 	/* Computes the token for a challenge. Length, 0: cannot (SA goes without). */
 	size_t (*token)(void *arg, const uint8_t *challenge, size_t n,
 			uint8_t token[SIMCO_AUTH_MAX]);

@@ -97,6 +97,7 @@ local attr_types = {
 	[0x000b] = "PER parameter set",
 	[0x8000] = "extensions",
 	[0x8001] = "activity",
+	[0x8002] = "reason",
 }
 
 local tuple_forms = { [0] = "full addresses", [1] = "protocols only" }
@@ -184,6 +185,10 @@ local f = {
 	ext = ProtoField.uint32("simco.ext", "Extensions", base.HEX),
 	ext_activity = ProtoField.bool("simco.ext.activity", "Activity in PES replies", 32, nil,
 		0x00000001),
+	ext_reason = ProtoField.bool("simco.ext.reason", "Reason in ARE notifications", 32, nil,
+		0x00000002),
+	reason = ProtoField.uint32("simco.reason", "Reason", base.DEC, { [0] = "not told",
+		[1] = "expired", [2] = "media timeout", [3] = "operator", [4] = "disabled" }),
 	act_in_packets = ProtoField.uint64("simco.activity.in.packets", "Inbound Packets", base.DEC),
 	act_in_octets = ProtoField.uint64("simco.activity.in.octets", "Inbound Octets", base.DEC),
 	act_in_idle = ProtoField.uint64("simco.activity.in.idle",
@@ -345,9 +350,14 @@ local attributes = {
 	[0x000a] = { 4, 4, dissect_prr },
 	[0x000b] = { 4, 4, dissect_per },
 	[0x8000] = { 4, 4, function(v, tree)
-		tree:add(f.ext, v):add(f.ext_activity, v)
+		local item = tree:add(f.ext, v)
+		item:add(f.ext_activity, v)
+		item:add(f.ext_reason, v)
 	end },
 	[0x8001] = { 48, 48, dissect_activity },
+	[0x8002] = { 4, 4, function(v, tree)
+		tree:add(f.reason, v)
+	end },
 }
 
 -- The three lengths of a tuple follow from its first octet (section 4.3.8).

@@ -343,6 +343,18 @@ static void activity_write(const struct simco_msg *m, const struct simco_slot *s
 	}
 }
 
+static bool reason_read(struct simco_msg *m, const struct simco_slot *s ATTR_UNUSED, struct wire *c)
+{
+	m->reason = wire_read_u32(c);
+	return true;
+}
+
+static void reason_write(const struct simco_msg *m, const struct simco_slot *s ATTR_UNUSED,
+			 struct wire *c)
+{
+	wire_write_u32(c, m->reason);
+}
+
 /* clang-format off */
 static const struct simco_attr_row attrs[] = {
 	{SIMCO_ATTR_VERSION, 4, 4, "SIMCO protocol version",
@@ -371,6 +383,8 @@ static const struct simco_attr_row attrs[] = {
 	 extensions_read, NULL, NULL, extensions_write},
 	{SIMCO_ATTR_ACTIVITY, ACTIVITY_LEN, ACTIVITY_LEN, "activity",
 	 activity_read, NULL, NULL, activity_write},
+	{SIMCO_ATTR_REASON, 4, 4, "reason",
+	 reason_read, NULL, NULL, reason_write},
 };
 /* clang-format on */
 

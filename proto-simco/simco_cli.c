@@ -231,8 +231,11 @@ static void act_negative_late(struct simco_cli *c, const struct simco_msg *m)
 
 static void act_event(struct simco_cli *c, const struct simco_msg *m)
 {
-	if (c->ops->event != NULL)
-		c->ops->event(c->arg, m->pid, m->lifetime);
+	if (m->has_reason && !(c->extensions & SIMCO_EXT_REASON))
+		end(c, 0);
+	else if (c->ops->event != NULL)
+		c->ops->event(c->arg, m->pid, m->lifetime,
+			      m->has_reason ? m->reason : SIMCO_REASON_NONE);
 }
 
 typedef void (*cli_act)(struct simco_cli *c, const struct simco_msg *m);

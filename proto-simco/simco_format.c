@@ -140,7 +140,7 @@ static const struct simco_format formats[] = {
 	/* figures 15, 22a and 40 */
 	{SIMCO_BFM, "BFM notification", {{0}}, {0}},
 	{SIMCO_AST, "AST notification", {{0}}, {0}},
-	{SIMCO_ARE, "ARE notification", {M(PID), M(LIFETIME)}, {0}},
+	{SIMCO_ARE, "ARE notification", {M(PID), M(LIFETIME), O(REASON)}, {0}},
 };
 /* clang-format on */
 

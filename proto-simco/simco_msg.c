@@ -34,6 +34,8 @@ static bool *presence(struct simco_msg *m, const struct simco_slot *s)
 		return &m->has_extensions;
 	case SIMCO_ATTR_ACTIVITY:
 		return &m->has_activity;
+	case SIMCO_ATTR_REASON:
+		return &m->has_reason;
 	case SIMCO_ATTR_TUPLE:
 		return s->tuple == SIMCO_INSIDE ? &m->has_inside : NULL;
 	default:

@@ -487,12 +487,14 @@ int simco_srv_reply(struct simco_srv *s, struct simco_msg *reply)
 	return err;
 }
 
-int simco_srv_event(struct simco_srv *s, uint32_t pid, uint32_t lifetime)
+int simco_srv_event(struct simco_srv *s, uint32_t pid, uint32_t lifetime, uint32_t reason)
 {
-	struct simco_msg m = {.type = SIMCO_ARE, .pid = pid, .lifetime = lifetime};
+	struct simco_msg m = {
+		.type = SIMCO_ARE, .pid = pid, .lifetime = lifetime, .reason = reason};
 
 	if (s->state != SIMCO_OPEN)
 		return SIMCO_ERR_STATE;
+	m.has_reason = lifetime == 0 && (s->extensions & SIMCO_EXT_REASON);
 	m.tid = ++s->notification_tid;
 	return send_msg(s, &m);
 }

@@ -262,9 +262,9 @@ static void on_closed(void *arg, uint16_t type)
 	((struct load *)arg)->closed = true;
 }
 
-static void on_event(void *arg, uint32_t pid, uint32_t lifetime)
+static void on_event(void *arg, uint32_t pid, uint32_t lifetime, uint32_t reason)
 {
-	(void)arg, (void)pid, (void)lifetime;
+	(void)arg, (void)pid, (void)lifetime, (void)reason;
 }
 
 static const struct simco_cli_ops cli_ops = {

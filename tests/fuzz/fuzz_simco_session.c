@@ -67,7 +67,7 @@ static void on_establish(void *arg, const struct simco_msg *m, struct simco_admi
 	assert(m->type == SIMCO_SE_REQ);
 	adm->challenge_agent = w->mode & 2;
 	adm->challenge_len = w->mode & 2 ? 8 : 0;
-	adm->extensions = w->mode & 4 ? SIMCO_EXT_ACTIVITY : 0;
+	adm->extensions = w->mode & 4 ? SIMCO_EXT_ACTIVITY | SIMCO_EXT_REASON : 0;
 	adm->capabilities.inside_versions = adm->capabilities.outside_versions = 1;
 	adm->refuse = w->mode & 8 ? SIMCO_LACK_OF_RESOURCES : 0;
 }
@@ -145,7 +145,7 @@ static void srv_step(struct world *w, struct input *in)
 		answer(w);
 		break;
 	case 2:
-		simco_srv_event(w->srv, next(in), next(in));
+		simco_srv_event(w->srv, next(in), next(in), next(in));
 		break;
 	case 3:
 		if (op == 0xfb)
@@ -288,7 +288,7 @@ static void run_cli(struct world *w, struct input *in)
 	struct simco_cli_opts opts = {
 		.challenge = w->mode & 2 ? (const uint8_t *)"challenge" : NULL,
 		.challenge_len = w->mode & 2 ? 9 : 0,
-		.extensions = w->mode & 4 ? SIMCO_EXT_ACTIVITY : 0,
+		.extensions = w->mode & 4 ? SIMCO_EXT_ACTIVITY | SIMCO_EXT_REASON : 0,
 		.max_pending = w->mode & 32 ? 2 : 20,
 	};
 

@@ -202,10 +202,10 @@ def test_operator_of_the_middlebox(world, nat):  # noqa: F811
     """One of four pinholes goes; so does the session, with the others."""
     w = world(nat)
     client, _ = playing(w)
-    seen = Witness(w, "rule-lost")
+    seen = Witness(w, "operator")
     assert w.middlebox.rest.request("DELETE", f"/v1/rules/{w.rules()[2]['pid']}")[0] in (
         200, 202, 204)
-    ended(w, client, "rule-lost")
+    ended(w, client, "operator")
     seen.check()
 
 
@@ -257,10 +257,7 @@ def test_lost_kernel(world):  # noqa: F811
 
 @BOTH
 def test_media_silence(world, nat):  # noqa: F811
-    """`idle_timeout` of the middlebox: RTP on each stream holds the session, its end ends it.
-
-    SIMCO has no word for why a pinhole went (RFC 4540 §5.3.19).
-    """
+    """`idle_timeout` of the middlebox: RTP on each stream holds the session, its end ends it."""
     w = world(nat)
     w.middlebox_policy["agents"]["agent-1"]["idle_timeout"] = 2
     rebuilt(w)
@@ -272,7 +269,7 @@ def test_media_silence(world, nat):  # noqa: F811
         time.sleep(0.25)
     assert len(w.agent.rest.items("sessions")) == 1
     silent = time.monotonic()
-    ended(w, client, "rule-lost", 10)
+    ended(w, client, "media-timeout", 10)
     assert time.monotonic() - silent < 2 + 4 * PATIENCE
 
 

@@ -111,7 +111,8 @@ def test_others_are_served(place, directory, cleanup, kind):
     status = daemon.rest.get("/v1/status")
     assert status["firewall"]["aborts"] == 0 and status["firewall"]["refused"] == 0, status
     if "san" not in os.path.basename(BUILD):
-        assert daemon.memory_kb() < memory + 8 * 1024, "memory grows"
+        # Buffers of connections come and go; what they may hold is the policy's business.
+        assert daemon.memory_kb() < memory + 32 * 1024, "memory grows"
     wait_until(lambda: daemon.rest.get("/v1/status")["sessions"]["connections"] <= 2,
                5 * PATIENCE, "the evil connections to go")
     assert later.terminate().type == simco.ST_REP

@@ -66,9 +66,11 @@ static void on_reply(void *arg, void *session, struct simco_msg *reply)
 	}
 }
 
-static void on_event(void *arg, void *session, uint32_t pid, uint32_t lifetime)
+static void on_event(void *arg, void *session, uint32_t pid, uint32_t lifetime, uint32_t reason)
 {
 	struct kit *k = arg;
+
+	(void)reason;
 
 	(void)session;
 	(void)lifetime;

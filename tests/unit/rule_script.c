@@ -246,9 +246,10 @@ static void on_reply(void *arg, void *session, struct simco_msg *reply)
 	hear(session, &back, mem);
 }
 
-static void on_event(void *arg, void *session, uint32_t pid, uint32_t lifetime)
+static void on_event(void *arg, void *session, uint32_t pid, uint32_t lifetime, uint32_t reason)
 {
-	struct simco_msg m = {.type = SIMCO_ARE, .pid = pid, .lifetime = lifetime};
+	struct simco_msg m = {
+		.type = SIMCO_ARE, .pid = pid, .lifetime = lifetime, .reason = reason};
 
 	(void)arg;
 	hear(session, &m, NULL);
@@ -584,6 +585,7 @@ static void compare_msg(struct script *s, const struct simco_msg *m)
 	compare_number(s, "pid", m->pid);
 	compare_number(s, "gid", m->gid);
 	compare_number(s, "lifetime", m->lifetime);
+	compare_number(s, "reason", m->reason);
 	compare_number(s, "dir", m->per.direction);
 	compare_number(s, "parity", m->per.parity);
 	if (raw(s, "owner")) {

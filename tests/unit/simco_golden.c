@@ -254,6 +254,12 @@ static const struct golden goldens[] = {
 	 "0005 0004" "0000002a"
 	 "0007 0004" "00000000",
 	 {.type = SIMCO_ARE, .tid = 3, .pid = 42, .lifetime = 0}},
+	{"0403" "0018" "00000004"       /* the same with the reason, an extension */
+	 "0005 0004" "0000002b"
+	 "0007 0004" "00000000"
+	 "8002 0004" "00000002",        /* media timeout */
+	 {.type = SIMCO_ARE, .tid = 4, .pid = 43, .has_reason = true,
+	  .reason = SIMCO_REASON_MEDIA_TIMEOUT}},
 };
 /* clang-format on */
 

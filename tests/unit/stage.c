@@ -263,7 +263,7 @@ void notify(struct mb_client *mb, uint32_t pid, uint32_t lifetime)
 {
 	for (size_t i = 0; i < ARRAY_LEN(mb->rules); i++) {
 		if (mb->rules[i] && mb->rules[i]->pid == pid) {
-			mb->rules[i]->changed(mb->rules[i], lifetime);
+			mb->rules[i]->changed(mb->rules[i], lifetime, 0);
 			return;
 		}
 	}

@@ -373,9 +373,11 @@ struct own {
 	struct mb_client *mb;
 };
 
-static void own_changed(struct mb_rule *r, uint32_t lifetime)
+static void own_changed(struct mb_rule *r, uint32_t lifetime, uint32_t reason)
 {
 	struct own *o = CONTAINER_OF(r, struct own, r);
+
+	(void)reason;
 
 	o->changes++;
 	o->lifetime = lifetime;
@@ -567,8 +569,8 @@ static void reports_and_compares(void **state)
 	own(s, &kept, 5);
 	own(s, &lost, 6);
 	assert_int_equal(mb_client_own(s->mb, &lost.r), ERR_EXIST);
-	simco_srv_event(s->box.srv, 5, 77);
-	simco_srv_event(s->box.srv, 999, 0);
+	simco_srv_event(s->box.srv, 5, 77, 0);
+	simco_srv_event(s->box.srv, 999, 0, 0);
 	box_flush(&s->box);
 	UNTIL(s, kept.changes == 1);
 	assert_int_equal(kept.lifetime, 77);

@@ -18,7 +18,7 @@ struct rig {
 	struct simco_cli *cli;
 	unsigned n_open, n_closed, n_events, n_answers, n_nulls;
 	uint16_t closed_type, last_answer;
-	uint32_t extensions, last_pid;
+	uint32_t extensions, last_pid, last_reason;
 	bool verify, resend;
 	size_t token_len;
 	char order[64]; /* tags of the answered requests */
@@ -48,13 +48,14 @@ static void on_closed(void *arg, uint16_t type)
 	r->closed_type = type;
 }
 
-static void on_event(void *arg, uint32_t pid, uint32_t lifetime)
+static void on_event(void *arg, uint32_t pid, uint32_t lifetime, uint32_t reason)
 {
 	struct rig *r = arg;
 
 	(void)lifetime;
 	r->n_events++;
 	r->last_pid = pid;
+	r->last_reason = reason;
 }
 
 static size_t on_token(void *arg, const uint8_t *challenge, size_t n, uint8_t token[SIMCO_AUTH_MAX])
@@ -509,7 +510,7 @@ static void srv_establish(void *arg, const struct simco_msg *m, struct simco_adm
 	(void)arg;
 	(void)m;
 	adm->capabilities = golden_find(SIMCO_SE_REP)->msg.capabilities;
-	adm->extensions = SIMCO_EXT_ACTIVITY;
+	adm->extensions = SIMCO_EXT_ACTIVITY | SIMCO_EXT_REASON;
 }
 
 static void srv_request(void *arg, const struct simco_msg *m)
@@ -544,14 +545,14 @@ static void shuttle(struct pair *p)
 
 static void test_pair(void **state)
 {
-	struct pair p = {.agent = rig_new(NULL, SIMCO_EXT_ACTIVITY, 600)};
+	struct pair p = {.agent = rig_new(NULL, SIMCO_EXT_ACTIVITY | SIMCO_EXT_REASON, 600)};
 	struct simco_msg reply = golden_find(SIMCO_PES_REP)->msg;
 
 	(void)state;
 	p.srv = simco_srv_new(&srv_ops, &p, 1 << 20, 0);
 	assert_non_null(p.srv);
 	shuttle(&p);
-	assert_int_equal(p.agent->extensions, SIMCO_EXT_ACTIVITY);
+	assert_int_equal(p.agent->extensions, SIMCO_EXT_ACTIVITY | SIMCO_EXT_REASON);
 	for (int i = 0; i < 500; i++)
 		assert_int_equal(request(p.agent, SIMCO_PRS_REQ, 'a'), SIMCO_OK);
 	shuttle(&p);
@@ -560,11 +561,12 @@ static void test_pair(void **state)
 		reply.has_activity = true;
 		assert_int_equal(simco_srv_reply(p.srv, &reply), SIMCO_OK);
 	}
-	assert_int_equal(simco_srv_event(p.srv, 77, 0), SIMCO_OK);
+	assert_int_equal(simco_srv_event(p.srv, 77, 0, SIMCO_REASON_OPERATOR), SIMCO_OK);
 	shuttle(&p);
 	assert_int_equal(p.agent->n_answers, 500);
 	assert_int_equal(p.agent->last_answer, SIMCO_PES_REP);
 	assert_int_equal(p.agent->last_pid, 77);
+	assert_int_equal(p.agent->last_reason, SIMCO_REASON_OPERATOR);
 	assert_int_equal(simco_cli_terminate(p.agent->cli), SIMCO_OK);
 	shuttle(&p);
 	assert_int_equal(simco_srv_state(p.srv), SIMCO_CLOSED);

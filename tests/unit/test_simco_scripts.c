@@ -376,8 +376,9 @@ static void cli_closed(void *arg, uint16_t type)
 	note(&((struct play *)arg)->ended, (struct note){.type = type});
 }
 
-static void cli_event(void *arg, uint32_t pid, uint32_t lifetime)
+static void cli_event(void *arg, uint32_t pid, uint32_t lifetime, uint32_t reason)
 {
+	(void)reason;
 	note(&((struct play *)arg)->events, (struct note){.pid = pid, .lifetime = lifetime});
 }
 
@@ -549,7 +550,7 @@ static void do_notify(struct play *p, struct span words)
 
 		check(p, set_field(p, &s, key, v), "unknown key");
 	}
-	check(p, simco_srv_event(p->srv, s.msg.pid, s.msg.lifetime) == SIMCO_OK, "not sent");
+	check(p, simco_srv_event(p->srv, s.msg.pid, s.msg.lifetime, 0) == SIMCO_OK, "not sent");
 }
 
 static void do_terminate(struct play *p, struct span words ATTR_UNUSED)

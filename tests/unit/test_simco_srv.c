@@ -507,12 +507,12 @@ static void test_notifications(void **state)
 	uint32_t a = 0, b = 0, c = 0;
 
 	(void)state;
-	assert_int_equal(simco_srv_event(r->srv, 1, 2), SIMCO_ERR_STATE);
+	assert_int_equal(simco_srv_event(r->srv, 1, 2, 0), SIMCO_ERR_STATE);
 	open_session(r);
-	assert_int_equal(simco_srv_event(r->srv, 42, 0), SIMCO_OK);
-	assert_int_equal(simco_srv_event(r->srv, 43, 60), SIMCO_OK);
+	assert_int_equal(simco_srv_event(r->srv, 42, 0, 0), SIMCO_OK);
+	assert_int_equal(simco_srv_event(r->srv, 43, 60, 0), SIMCO_OK);
 	simco_srv_terminate(r->srv);
-	assert_int_equal(simco_srv_event(r->srv, 43, 60), SIMCO_ERR_STATE);
+	assert_int_equal(simco_srv_event(r->srv, 43, 60, 0), SIMCO_ERR_STATE);
 	assert_int_equal(take(r, &a), SIMCO_ARE);
 	assert_int_equal(take(r, &b), SIMCO_ARE);
 	assert_int_equal(take(r, &c), SIMCO_AST);
