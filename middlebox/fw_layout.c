@@ -26,6 +26,13 @@
 #include "middlebox/fw_nft.h"
 
 #define SET_SIZE_MIN 4096u
+/*
+ * The kernel looks for expired elements by walking the whole set, every second
+ * unless told otherwise: with a million rules that takes time and caches from
+ * everybody. We remove what is ours; the rest expires all the same and is only
+ * collected later.
+ */
+#define GC_MS 60000u
 #define WILD_SIZE_MAX 65536u
 
 /* Rule a: before the site's own chains at the usual priorities, where that matters. */
@@ -145,6 +152,7 @@ static void fill_set(struct fw_nft *f, const struct fw_set *s, struct nftnl_set 
 	nftnl_set_set_u32(n, NFTNL_SET_KEY_TYPE, s->key_type);
 	nftnl_set_set_u32(n, NFTNL_SET_KEY_LEN, s->key_len);
 	nftnl_set_set_u32(n, NFTNL_SET_DESC_SIZE, fw_layout_set_size(f, s));
+	nftnl_set_set_u32(n, NFTNL_SET_GC_INTERVAL, GC_MS);
 	nftnl_set_set_data(n, NFTNL_SET_DESC_CONCAT, s->field_len, s->fields);
 	if (s->map) {
 		nftnl_set_set_u32(n, NFTNL_SET_DATA_TYPE, 7u << 6 | 13u); /* address . port */

@@ -5,16 +5,16 @@ import os
 import tempfile
 import time
 
-from benchlib import (AGENTS, ECHO, SCALE, SIMCO, certificates, echo_server, middlebox, row, run,
-                      scaled, title)
+from benchlib import (AGENTS, SCALE, SIMCO, certificates, middlebox, row, run, scaled, title,
+                      versus)
 from lib.sluice import Middlebox
 
 
 def idle():
     title("One request at a time on an idle session, against a TCP echo of the same sizes")
     for nat in (False, True):
-        with echo_server(), middlebox(nat=nat, counters=nat) as box:
-            v = run("simco_load", "versus", ECHO, SIMCO, box.pid, scaled(20000))
+        with middlebox(nat=nat, counters=False) as box:
+            v = versus(box)
             name = "NAPT" if nat else "firewall"
             row(f"{name}: open p50 / p99", f"{v['open']:.1f} / {v['open_p99']:.0f} us")
             row(f"{name}: TCP echo p50 / p99", f"{v['echo']:.1f} / {v['echo_p99']:.0f} us")
@@ -61,9 +61,7 @@ def population(nat, total):
     title(f"With many rules present: {name}")
     with middlebox(nat=nat, counters=False) as box:
         empty_kb = box.memory_kb()
-        with echo_server():
-            before = run("simco_load", "-b", 2000000, "versus", ECHO, SIMCO, box.pid,
-                         scaled(10000))
+        before = versus(box, 2000000)
         light = run("simco_load", "-b", 2000000, "many", SIMCO, box.pid, scaled(20000), 256)
         each = total // AGENTS
         began = time.monotonic()
@@ -71,9 +69,7 @@ def population(nat, total):
             run("simco_load", "-l", 86400, "-b", i * each, "-s", f"127.0.0.{i + 1}", "keep",
                 SIMCO, box.pid, each, 1024)
         fill = time.monotonic() - began
-        with echo_server():
-            after = run("simco_load", "-b", 2000000, "versus", ECHO, SIMCO, box.pid,
-                        scaled(10000))
+        after = versus(box, 2000000)
         heavy = run("simco_load", "-b", 2000000, "many", SIMCO, box.pid, scaled(20000), 256)
         row("filling", f"{fill:.1f} s, {total / fill:.0f}/s")
         row("window 1: open p50 without and with them",

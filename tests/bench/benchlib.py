@@ -69,6 +69,23 @@ class Background(Proc):
         return self.lines()[before]
 
 
+def versus(box, first=0):
+    """The echo and the daemon by turns. Client and servers have a processor each, if there are
+    two, lest the scheduler decide which of the servers shares the client's."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) > 1:
+        os.sched_setaffinity(box.pid, {cpus[1]})
+    with echo_server() as echo:
+        if len(cpus) > 1:
+            os.sched_setaffinity(echo.pid, {cpus[1]})
+            os.sched_setaffinity(0, {cpus[0]})
+        try:
+            return run("simco_load", "-b", first, "versus", ECHO, SIMCO, box.pid, scaled(20000))
+        finally:
+            os.sched_setaffinity(0, cpus)
+            os.sched_setaffinity(box.pid, cpus)
+
+
 def row(what, value, goal=""):
     print(f"  {what:<56} {value:>34}   {goal}".rstrip(), flush=True)
 
@@ -88,7 +105,7 @@ def echo_server():
         echo = Proc([program("simco_load"), "echo", ECHO], os.path.join(directory, "echo.log"))
         try:
             wait_until(lambda: listens(7627), 5, "the echo server")
-            yield
+            yield echo
         finally:
             echo.kill()
 
