@@ -59,7 +59,8 @@ struct rtsp_mount_conf {  /* a path on the agent that stands for a URL elsewhere
 
 struct rtsp_route_conf { /* the way out by destination; the longest prefix decides */
 	struct addr_prefix to;
-	int out; /* enum rtsp_out */
+	int out;	       /* enum rtsp_out */
+	bool interleaved_hint; /* as the listener's, for these servers */
 	unsigned line;
 };
 

@@ -58,6 +58,10 @@ static const struct conf_key route_keys[] = {
 	 .flags = CONF_REQUIRED,
 	 .names = rtsp_outs,
 	 .help = "way out to them"},
+	{.name = "interleaved_hint",
+	 .type = CONF_BOOL,
+	 .offset = offsetof(struct rtsp_route_conf, interleaved_hint),
+	 .help = "461 instead of 503 for them when a middlebox is unreachable"},
 	{.name = NULL},
 };
 

@@ -99,14 +99,13 @@ void rtsp_plan_unref(struct rtsp_plan *p)
 	free(p);
 }
 
-enum rtsp_out rtsp_plan_out(const struct rtsp_plan *p, const struct rtsp_mount *mount,
-			    const struct addr *server, enum rtsp_out otherwise)
+/* The route with the longest prefix, NULL when there is none. */
+static const struct rtsp_route_conf *find_route(const struct rtsp_plan *p,
+						const struct addr *server)
 {
 	const struct rtsp_route_conf *best = NULL;
 	size_t i;
 
-	if (mount != NULL && mount->has_out)
-		return (enum rtsp_out)mount->out;
 	for (i = 0; p != NULL && i < p->n_routes; i++) {
 		const struct rtsp_route_conf *r = &p->routes[i];
 
@@ -114,5 +113,22 @@ enum rtsp_out rtsp_plan_out(const struct rtsp_plan *p, const struct rtsp_mount *
 		    (best == NULL || r->to.len > best->to.len))
 			best = r;
 	}
-	return best != NULL ? (enum rtsp_out)best->out : otherwise;
+	return best;
+}
+
+enum rtsp_out rtsp_plan_out(const struct rtsp_plan *p, const struct rtsp_mount *mount,
+			    const struct addr *server, enum rtsp_out otherwise)
+{
+	const struct rtsp_route_conf *r = find_route(p, server);
+
+	if (mount != NULL && mount->has_out)
+		return (enum rtsp_out)mount->out;
+	return r != NULL ? (enum rtsp_out)r->out : otherwise;
+}
+
+bool rtsp_plan_hint(const struct rtsp_plan *p, const struct addr *server)
+{
+	const struct rtsp_route_conf *r = find_route(p, server);
+
+	return r != NULL && r->interleaved_hint;
 }

@@ -26,5 +26,7 @@ void rtsp_plan_unref(struct rtsp_plan *p);
 /* The way out to a server: as its mount says, else its route, else the listener. */
 enum rtsp_out rtsp_plan_out(const struct rtsp_plan *p, const struct rtsp_mount *mount,
 			    const struct addr *server, enum rtsp_out otherwise);
+/* Whether the server's route wants 461 instead of 503 while a middlebox is unreachable. */
+bool rtsp_plan_hint(const struct rtsp_plan *p, const struct addr *server);
 
 #endif

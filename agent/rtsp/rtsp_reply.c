@@ -66,6 +66,14 @@ static void finish(struct rtsp_txn *t)
 		rtsp_client_kill(t->c);
 }
 
+static bool hints(const struct rtsp_txn *t)
+{
+	const struct rtsp_terms *terms = &t->c->terms;
+
+	return terms->interleaved_hint ||
+	       (t->u != NULL && rtsp_plan_hint(terms->plan, &t->u->route.server.addr));
+}
+
 void rtsp_reply_failure(struct rtsp_txn *t, unsigned status, const struct failure *f)
 {
 	const struct cause_info *info = cause_info(f->cause);
@@ -77,7 +85,7 @@ void rtsp_reply_failure(struct rtsp_txn *t, unsigned status, const struct failur
 		status = info->rtsp_status;
 	if (status == 0)
 		status = 500;
-	if (status == 503 && t->method == RTSP_SETUP && t->c->terms.interleaved_hint)
+	if (status == 503 && t->method == RTSP_SETUP && hints(t))
 		status = 461; /* leads well-behaved clients to interleaving */
 	failure_note(&shown, "rtsp", t->c->name);
 	begin(t, status, info->name);

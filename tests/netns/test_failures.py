@@ -89,15 +89,18 @@ def bound_connection(ns, address, to):
 
 
 @pytest.mark.san
-@pytest.mark.parametrize("hint", [False, True], ids=["503", "461"])
+@pytest.mark.parametrize("hint", ["", "listener", "route"], ids=["503", "461", "461-by-route"])
 def test_middlebox_unreachable(world, hint):  # noqa: F811
-    listener = {"mode": "transparent", "out": "auto", "tproxy": True, "interleaved_hint": hint}
+    listener = {"mode": "transparent", "out": "auto", "tproxy": True,
+                "interleaved_hint": hint == "listener",
+                "routes": [{"to": topo.SERVER + "/32", "out": "auto",
+                            "interleaved_hint": hint == "route"}]}
     w = world(agent={"rtsp": [{"listen": "0.0.0.0:554", **listener}]})
     seen = Witness(w, "middlebox-unreachable")
     w.middlebox.kill()
     reply = w.client().setup(expect=461 if hint else 503)
     check_reply(reply, "middlebox-unreachable")
-    assert (int(reply.get("Retry-After", 0)) > 0) != hint
+    assert (int(reply.get("Retry-After", 0)) > 0) != bool(hint)
     assert w.server.count("SETUP") == 0
     seen.check()
     w.start_middlebox()
