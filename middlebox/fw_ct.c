@@ -44,8 +44,9 @@ struct job {
 struct fw_ct {
 	struct fw_nft *f;
 	struct fw_nl nl;   /* deletions */
-	struct fw_nl dump; /* fd -1: no dump is running */
+	struct fw_nl dump; /* fd -1: not opened yet */
 	uint32_t dump_seq;
+	bool dumping;
 	uint8_t *mem;
 	size_t len, cap;
 	struct job *jobs;
@@ -384,7 +385,7 @@ static bool start_dump(struct fw_ct *ct)
 	static const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
 	uint8_t mem[64] __attribute__((aligned(8)));
 	struct nlmsghdr *h;
-	int err = fw_nl_open(&ct->dump);
+	int err = ct->dump.fd < 0 ? fw_nl_open(&ct->dump) : 0;
 
 	if (err) {
 		ct->dump.fd = -1;
@@ -402,6 +403,7 @@ static bool start_dump(struct fw_ct *ct)
 		fw_nl_close(&ct->dump);
 		return false;
 	}
+	ct->dumping = true;
 	for (size_t i = 0; i < ct->n_jobs && i < ACTIVE_MAX; i++)
 		ct->jobs[i].active = true;
 	return true;
@@ -412,7 +414,13 @@ static void end_dump(struct fw_ct *ct, bool failed)
 {
 	size_t kept = 0;
 
-	fw_nl_close(&ct->dump);
+	/*
+	 * The socket is kept: closing one makes the kernel wait for what nftables has yet to
+	 * free, tens of milliseconds. After a failure there may be answers left in it.
+	 */
+	if (failed)
+		fw_nl_close(&ct->dump);
+	ct->dumping = false;
 	fw_ct_flush(ct);
 	for (size_t i = 0; i < ct->n_jobs; i++) {
 		struct job *j = &ct->jobs[i];
@@ -443,6 +451,8 @@ static bool read_dump(struct fw_ct *ct)
 		return false;
 	}
 	for (; mnl_nlmsg_ok(h, left); h = mnl_nlmsg_next(h, &left)) {
+		if (h->nlmsg_seq != ct->dump_seq)
+			continue;
 		if (h->nlmsg_type == NLMSG_DONE || h->nlmsg_type == NLMSG_ERROR) {
 			end_dump(ct, h->nlmsg_type == NLMSG_ERROR);
 			return false;
@@ -464,7 +474,7 @@ bool fw_ct_work(struct fw_ct *ct)
 {
 	int64_t until = now_ns() + SLICE_NS;
 
-	if (ct->dump.fd < 0) {
+	if (!ct->dumping) {
 		if (!ct->n_jobs)
 			return false;
 		if (!start_dump(ct)) {
@@ -476,5 +486,5 @@ bool fw_ct_work(struct fw_ct *ct)
 	}
 	while (read_dump(ct) && now_ns() < until)
 		;
-	return ct->dump.fd >= 0 || ct->n_jobs > 0;
+	return ct->dumping || ct->n_jobs > 0;
 }
