@@ -35,8 +35,9 @@ const char *mb_state_name(enum mb_state s);
 
 /*
  * A policy rule at a middlebox, embedded in its owner. `changed` is called when
- * the middlebox says so (ARE, or a PRL without it): lifetime 0 means gone. It
- * is never called from inside a function of this header.
+ * the middlebox says so (ARE, or a PRL without it): lifetime 0 means gone, for
+ * `reason` (enum simco_reason) where the middlebox tells. It is
+ * never called from inside a function of this header.
  */
 struct mb_rule {
 	struct table_node node;

@@ -346,7 +346,11 @@ int simco_srv_input(struct simco_srv *s, const void *in, size_t n, size_t *used,
 int simco_srv_reply(struct simco_srv *s, struct simco_msg *reply);
 /* From a callback of simco_srv_input(): it shall return after this message. */
 void simco_srv_pause(struct simco_srv *s);
-/* ARE (§5.3.19). Only in OPEN; after the replies given so far. As simco_srv_reply(). */
+/*
+ * ARE (§5.3.19). Only in OPEN; after the replies given so far. As
+ * simco_srv_reply(). `reason` (enum simco_reason) goes with lifetime 0 where the
+ * extension is on.
+ */
 int simco_srv_event(struct simco_srv *s, uint32_t pid, uint32_t lifetime, uint32_t reason);
 /* AST and CLOSED (§7.5); the caller has answered every request before. */
 void simco_srv_terminate(struct simco_srv *s);
@@ -381,7 +385,7 @@ struct simco_cli_ops {
 	 * answered with NULL before.
 	 */
 	void (*closed)(void *arg, uint16_t type);
-	/* ARE; lifetime 0: the rule is gone. */
+	/* ARE; lifetime 0: the rule is gone, for `reason` where the extension is on. */
 	void (*event)(void *arg, uint32_t pid, uint32_t lifetime, uint32_t reason);
 	/* Computes the token for a challenge. Length, 0: cannot (SA goes without). */
 	size_t (*token)(void *arg, const uint8_t *challenge, size_t n,
