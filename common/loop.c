@@ -7,7 +7,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/errcode.h"
 #include "common/log.h"
@@ -30,6 +29,8 @@ struct loop_signal {
 struct loop {
 	struct event_base *base;
 	struct event *limit; /* ends a turn that waits with a limit */
+	struct event *alarm; /* of the timers */
+	struct loop_timers timers;
 	struct deferred *queue;
 	size_t head, tail, room; /* queue[head..tail) has yet to run */
 	struct loop_signal *signals;
@@ -48,19 +49,14 @@ struct loop_io {
 	void *arg;
 };
 
-struct loop_timer {
-	struct loop *loop;
-	struct event *ev;
-	uint64_t due;	/* when fn runs; meaningless unless set */
-	uint64_t armed; /* when libevent wakes us, 0: not at all; may be early */
-	bool set;
-	loop_fn fn;
-	void *arg;
-};
-
 struct event_base *loop_base(struct loop *l)
 {
 	return l->base;
+}
+
+struct loop_timers *loop_timers(struct loop *l)
+{
+	return &l->timers;
 }
 
 void loop_count(struct loop *l)
@@ -103,6 +99,15 @@ static void on_limit(evutil_socket_t fd, short what, void *arg)
 	(void)arg;
 }
 
+static void on_alarm(evutil_socket_t fd, short what, void *arg)
+{
+	struct loop *l = arg;
+
+	(void)fd;
+	(void)what;
+	loop_timers_alarm(&l->timers);
+}
+
 static void on_message(int severity, const char *text)
 {
 	if (severity >= EVENT_LOG_WARN)
@@ -114,7 +119,7 @@ struct loop *loop_new(void)
 	struct loop *l = calloc(1, sizeof(*l));
 	struct event_config *conf = event_config_new();
 
-	if (l == NULL || conf == NULL)
+	if (l == NULL || loop_timers_init(&l->timers) != 0 || conf == NULL)
 		goto fail;
 	if (event_config_set_flag(conf, EVENT_BASE_FLAG_NOLOCK) != 0)
 		goto fail;
@@ -122,7 +127,8 @@ struct loop *loop_new(void)
 	if (l->base == NULL)
 		goto fail;
 	l->limit = event_new(l->base, -1, 0, on_limit, NULL);
-	if (l->limit == NULL)
+	l->alarm = event_new(l->base, l->timers.fd, EV_READ | EV_PERSIST, on_alarm, l);
+	if (l->limit == NULL || l->alarm == NULL || event_add(l->alarm, NULL) != 0)
 		goto fail;
 	event_config_free(conf);
 	event_set_log_callback(on_message);
@@ -151,6 +157,9 @@ void loop_free(struct loop *l)
 	}
 	if (l->limit != NULL)
 		event_free(l->limit);
+	if (l->alarm != NULL)
+		event_free(l->alarm);
+	loop_timers_fini(&l->timers);
 	if (l->base != NULL) {
 		/* Bufferevents let go of their memory in the loop. */
 		event_base_loop(l->base, EVLOOP_NONBLOCK);
@@ -174,7 +183,7 @@ static void run_deferred(struct loop *l)
 
 static void turn(struct loop *l, int flags)
 {
-	if (l->head < l->tail)
+	if (l->head < l->tail || !loop_timers_wait(l))
 		flags |= EVLOOP_NONBLOCK;
 	l->callbacks = 0;
 	l->long_taken = false;
@@ -182,6 +191,7 @@ static void turn(struct loop *l, int flags)
 		log_err("loop: waiting for events failed");
 		l->stop = true;
 	}
+	loop_timers_run(l);
 	run_deferred(l);
 }
 
@@ -220,15 +230,6 @@ void loop_run_once(struct loop *l, int ms)
 void loop_stop(struct loop *l)
 {
 	l->stop = true;
-}
-
-uint64_t loop_now_ms(const struct loop *l)
-{
-	struct timespec now;
-
-	(void)l; /* the vDSO is cheap enough to ask it every time */
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 static void on_io(evutil_socket_t fd, short what, void *arg)
@@ -290,86 +291,6 @@ void loop_io_free(struct loop_io *io)
 	if (io->ev != NULL)
 		event_free(io->ev);
 	free(io);
-}
-
-static void arm(struct loop_timer *t, uint64_t now)
-{
-	uint64_t ms = t->due > now ? t->due - now : 0;
-	struct timeval tv = interval(ms);
-
-	t->armed = now + ms;
-	if (event_add(t->ev, &tv) != 0) {
-		t->armed = 0;
-		log_err("loop: cannot arm a timer");
-	}
-}
-
-/*
- * libevent's coarse clock may wake us a few milliseconds early, and a timer
- * that was only moved later is left in its place: both wait on here.
- */
-static void on_timer(evutil_socket_t fd, short what, void *arg)
-{
-	struct loop_timer *t = arg;
-	uint64_t now = loop_now_ms(t->loop);
-
-	(void)fd;
-	(void)what;
-	t->armed = 0;
-	if (!t->set)
-		return;
-	if (now < t->due) {
-		arm(t, now);
-		return;
-	}
-	t->set = false;
-	loop_count(t->loop);
-	t->fn(t->arg);
-}
-
-struct loop_timer *loop_timer_new(struct loop *l, loop_fn fn, void *arg)
-{
-	struct loop_timer *t = calloc(1, sizeof(*t));
-
-	if (t == NULL)
-		return NULL;
-	*t = (struct loop_timer){.loop = l, .fn = fn, .arg = arg};
-	t->ev = event_new(l->base, -1, 0, on_timer, t);
-	if (t->ev == NULL) {
-		free(t);
-		return NULL;
-	}
-	return t;
-}
-
-void loop_timer_set(struct loop_timer *t, uint64_t ms)
-{
-	uint64_t now = loop_now_ms(t->loop);
-
-	t->due = ms > UINT64_MAX - now ? UINT64_MAX : now + ms;
-	t->set = true;
-	if (t->armed == 0 || t->armed > t->due)
-		arm(t, now);
-}
-
-void loop_timer_clear(struct loop_timer *t)
-{
-	t->set = false;
-	t->armed = 0;
-	event_del(t->ev);
-}
-
-bool loop_timer_is_set(const struct loop_timer *t)
-{
-	return t->set;
-}
-
-void loop_timer_free(struct loop_timer *t)
-{
-	if (t == NULL)
-		return;
-	event_free(t->ev);
-	free(t);
 }
 
 static void on_signal(evutil_socket_t signo, short what, void *arg)

@@ -1,5 +1,6 @@
 /*
- * The event loop. loop.c is the only file that knows libevent's event API.
+ * The event loop. loop.c is the only file that knows libevent's event API; the timers are
+ * loop_timer.c's.
  *
  * One loop per daemon, one thread. A *turn* is: wait, run every ready
  * callback, then run everything deferred in this turn. The middlebox commits
@@ -41,7 +42,10 @@ struct loop_io *loop_io_new(struct loop *l, int fd, unsigned events, loop_io_fn 
 void loop_io_set(struct loop_io *io, unsigned events);
 void loop_io_free(struct loop_io *io); /* NULL is fine */
 
-/* One-shot timer, created unarmed. NULL on failure. */
+/*
+ * One-shot timer, created unarmed. NULL on failure. It follows loop_now_ms(): what came due while
+ * the host was suspended runs when it wakes.
+ */
 struct loop_timer *loop_timer_new(struct loop *l, loop_fn fn, void *arg);
 /* (Re)arms it `ms` from now. */
 void loop_timer_set(struct loop_timer *t, uint64_t ms);

@@ -25,6 +25,25 @@ void loop_count(struct loop *l);
  */
 bool loop_take_long(struct loop *l);
 
+/* loop_timer.c: the timers of a loop. */
+struct loop_timers {
+	struct loop_timer **heap; /* by the time that each is looked at */
+	size_t n, room, n_timers; /* in the heap, room in it, that exist */
+	int fd;			  /* a timerfd, readable when the first is due */
+	uint64_t alarm_ms;	  /* what it is set to, UINT64_MAX: nothing */
+	bool at_once;		  /* something is or may be due */
+};
+
+struct loop_timers *loop_timers(struct loop *l);
+int loop_timers_init(struct loop_timers *ts); /* 0 or ERR_* */
+void loop_timers_fini(struct loop_timers *ts);
+/* Before the loop waits. False: it must not, a timer is due. */
+bool loop_timers_wait(struct loop *l);
+/* The timerfd is readable. */
+void loop_timers_alarm(struct loop_timers *ts);
+/* Runs what is due, a bounded number of timers. */
+void loop_timers_run(struct loop *l);
+
 /*
  * Something that nobody owns any more but that still works in the loop, such
  * as a stream that sends its last octets. loop_free() calls fn, which must end

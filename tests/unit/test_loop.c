@@ -260,7 +260,7 @@ static void test_timers(void **state)
 	loop_timer_free(NULL);
 }
 
-/* libevent's clock is coarse; a timer must never be early by ours. */
+/* A timer must never be early by the clock that deadlines are kept in. */
 static void test_never_early(void **state)
 {
 	struct diary *d = *state;
@@ -354,6 +354,113 @@ static void test_thousands_of_timers(void **state)
 		loop_timer_free(timers[i]);
 }
 
+struct watched {
+	struct loop *loop;
+	struct loop_timer *timer;
+	uint64_t due; /* 0: must not fire */
+	unsigned *left;
+};
+
+static void on_watched(void *arg)
+{
+	struct watched *w = arg;
+	uint64_t now = loop_now_ms(w->loop);
+
+	assert_true(w->due != 0 && now >= w->due);
+	assert_true(now < w->due + 2000);
+	assert_false(loop_timer_is_set(w->timer));
+	w->due = 0;
+	--*w->left;
+}
+
+/* Set, moved both ways, cleared, freed: each that is left fires once, and not early. */
+static void test_timers_in_any_order(void **state)
+{
+	struct diary *d = *state;
+	static struct watched w[300];
+	unsigned left = 0;
+
+	srand(1);
+	for (size_t i = 0; i < ARRAY_LEN(w); i++) {
+		w[i] = (struct watched){.loop = d->loop, .left = &left};
+		w[i].timer = loop_timer_new(d->loop, on_watched, &w[i]);
+	}
+	for (unsigned n = 0; n < 20000; n++) {
+		struct watched *x = &w[(size_t)rand() % ARRAY_LEN(w)];
+		uint64_t ms = (uint64_t)rand() % 40, now = loop_now_ms(d->loop);
+
+		if (n % 64 == 0)
+			loop_run_once(d->loop, 0);
+		left -= x->due != 0;
+		if (ms == 0) {
+			loop_timer_clear(x->timer);
+			x->due = 0;
+		} else if (ms == 1) {
+			loop_timer_free(x->timer);
+			x->timer = loop_timer_new(d->loop, on_watched, x);
+			x->due = 0;
+		} else {
+			loop_timer_set(x->timer, ms);
+			x->due = now + ms;
+			left++;
+		}
+	}
+	for (int i = 0; i < 500 && left > 0; i++)
+		loop_run_once(d->loop, -1);
+	assert_int_equal(left, 0);
+	for (size_t i = 0; i < ARRAY_LEN(w); i++)
+		loop_timer_free(w[i].timer);
+}
+
+static void set_again(void *arg)
+{
+	struct diary *d = arg;
+
+	note(d, 'z');
+	loop_timer_set(d->timer, 0);
+}
+
+/* What sets itself for at once has one run in a turn, and the others have theirs. */
+static void test_at_once_is_once_a_turn(void **state)
+{
+	struct diary *d = *state;
+	struct loop_timer *a = loop_timer_new(d->loop, note_a, d);
+
+	d->timer = loop_timer_new(d->loop, set_again, d);
+	loop_timer_set(d->timer, 0);
+	loop_run_once(d->loop, 1000);
+	assert_string_equal(d->text, "z");
+	loop_timer_set(a, 0);
+	loop_run_once(d->loop, 1000);
+	assert_string_equal(d->text, "zza");
+	loop_timer_free(a);
+	loop_timer_free(d->timer);
+}
+
+static void free_other(void *arg)
+{
+	struct diary *d = arg;
+
+	note(d, 'f');
+	loop_timer_free(d->timer);
+	d->timer = NULL;
+}
+
+/* Two are due, the first ends the second. */
+static void test_freed_while_due(void **state)
+{
+	struct diary *d = *state;
+	struct loop_timer *f = loop_timer_new(d->loop, free_other, d);
+
+	d->timer = loop_timer_new(d->loop, note_b, d);
+	loop_timer_set(f, 1);
+	loop_timer_set(d->timer, 2);
+	usleep(4000);
+	loop_run_once(d->loop, 1000);
+	assert_string_equal(d->text, "f");
+	loop_timer_free(f);
+}
+
 #define TEST(t) cmocka_unit_test_setup_teardown(t, set_up, tear_down)
 
 int main(void)
@@ -371,6 +478,9 @@ int main(void)
 		TEST(test_wait_limit),
 		TEST(test_signal),
 		TEST(test_thousands_of_timers),
+		TEST(test_timers_in_any_order),
+		TEST(test_at_once_is_once_a_turn),
+		TEST(test_freed_while_due),
 	};
 
 	return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
