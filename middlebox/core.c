@@ -130,7 +130,7 @@ struct core *core_new(const struct core_conf *conf, struct fw *fw, const struct 
 	}
 	err = table_init(&c->by_handle, handle_key);
 	if (!err)
-		err = nat_init(&c->nat, conf->nat, fw);
+		err = nat_init(&c->nat, conf->nat, &c->t.led, fw);
 	if (!err && conf->nat != FW_NAT_NONE)
 		err = load_pools(c, conf);
 	if (!err)

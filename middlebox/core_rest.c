@@ -66,20 +66,22 @@ static void write_counters(struct core *c, struct rule *r, uint64_t now_ms, stru
 
 static void write_rule(struct core *c, struct rule *r, uint64_t now_ms, struct jsonw *w)
 {
+	struct tuple inside = nat_tuple(&c->nat, r, SIMCO_INSIDE);
+	struct tuple outside = nat_tuple(&c->nat, r, SIMCO_OUTSIDE);
+
 	jsonw_object(w, NULL);
 	jsonw_uint(w, "pid", r->pid);
 	jsonw_uint(w, "gid", r->gid);
 	jsonw_str(w, "state", kind_name(r->kind));
 	jsonw_str(w, "owner", ledger_owner_name(&c->t.led, r->owner));
 	jsonw_str(w, "protocol",
-		  protocol_name(r->kind == RULE_RESERVED ? r->prr.protocol
-							 : r->t[SIMCO_INTERNAL].protocol));
+		  protocol_name(r->kind == RULE_RESERVED ? r->prr.protocol : r->in.protocol));
 	if (r->kind == RULE_ENABLED)
 		jsonw_str(w, "direction", direction_name(r->direction));
-	write_tuple(w, "internal", &r->t[SIMCO_INTERNAL]);
-	write_tuple(w, "inside", &r->t[SIMCO_INSIDE]);
-	write_tuple(w, "outside", &r->t[SIMCO_OUTSIDE]);
-	write_tuple(w, "external", &r->t[SIMCO_EXTERNAL]);
+	write_tuple(w, "internal", &r->in);
+	write_tuple(w, "inside", &inside);
+	write_tuple(w, "outside", &outside);
+	write_tuple(w, "external", &r->ex);
 	jsonw_uint(w, "lifetime", rule_remaining_s(r, now_ms));
 	jsonw_uint(w, "age", now_ms > r->created_ms ? (now_ms - r->created_ms) / 1000 : 0);
 	jsonw_uint(w, "created_ms", r->created_ms);

@@ -13,10 +13,11 @@
 #include "common/log.h"
 
 #define MAGIC 0x53434c47u /* "SCLG" */
-#define VERSION 1u
+#define VERSION 2u
 #define HEADER_LEN 4096u
-#define GROW 4096u /* slots claimed at a time: 1 MiB */
+#define GROW 4096u /* slots claimed at a time: 768 KiB */
 
+/* Up to pid_mark it is the same in every version: PIDs are not used again. */
 struct ledger_header {
 	uint32_t magic, version;
 	uint32_t slot_size, n_owners;
@@ -25,16 +26,19 @@ struct ledger_header {
 	uint32_t pid_mark; /* no PID above it was ever used */
 	uint32_t pid_next; /* a hint within the stride; lost in a crash without harm */
 	uint32_t clean;	   /* closed in order: pid_next holds */
+	uint32_t n_addresses;
 };
 
 _Static_assert(sizeof(struct ledger_header) <= HEADER_LEN, "the header fits its page");
 
-#define SLOTS_AT (HEADER_LEN + (size_t)LEDGER_OWNERS * sizeof(struct ledger_owner))
+#define ADDRESSES_AT (HEADER_LEN + (size_t)LEDGER_OWNERS * sizeof(struct ledger_owner))
+#define ADDRESSES_LEN (((size_t)LEDGER_ADDRESSES * sizeof(struct addr) + 4095) / 4096 * 4096)
+#define SLOTS_AT (ADDRESSES_AT + ADDRESSES_LEN)
 
 static bool header_valid(const struct ledger_header *h, off_t size)
 {
-	return h->magic == MAGIC && h->version == VERSION && h->slot_size == sizeof(struct rule) &&
-	       h->n_owners == LEDGER_OWNERS &&
+	return h->version == VERSION && h->slot_size == sizeof(struct rule) &&
+	       h->n_owners == LEDGER_OWNERS && h->n_addresses == LEDGER_ADDRESSES &&
 	       size >= (off_t)(SLOTS_AT + (size_t)h->high * sizeof(struct rule));
 }
 
@@ -56,24 +60,28 @@ static int open_file(const char *file)
 	return fd;
 }
 
-/* What the file says: slots in use, and the highest PID ever used. */
-static void read_old(int fd, const uint8_t boot_id[16], struct ledger_header *old, bool *usable)
+enum old { OLD_NONE, OLD_LAYOUT, OLD_BOOT, OLD_USABLE };
+
+/* What the file is, and unless it is none of ours, the highest PID ever used. */
+static enum old read_old(int fd, const uint8_t boot_id[16], struct ledger_header *h)
 {
 	struct stat st;
 
-	*usable = false;
-	if (pread(fd, old, sizeof(*old), 0) != (ssize_t)sizeof(*old) || fstat(fd, &st) != 0 ||
-	    !header_valid(old, st.st_size)) {
-		memset(old, 0, sizeof(*old));
-		return;
+	if (pread(fd, h, sizeof(*h), 0) != (ssize_t)sizeof(*h) || fstat(fd, &st) != 0 ||
+	    h->magic != MAGIC) {
+		memset(h, 0, sizeof(*h));
+		return OLD_NONE;
 	}
-	*usable = memcmp(old->boot_id, boot_id, 16) == 0;
+	if (memcmp(h->boot_id, boot_id, 16) != 0)
+		return OLD_BOOT;
+	return header_valid(h, st.st_size) ? OLD_USABLE : OLD_LAYOUT;
 }
 
 static void write_header(struct ledger *l, const uint8_t boot_id[16], uint32_t pid_mark)
 {
 	l->h->slot_size = sizeof(struct rule);
 	l->h->n_owners = LEDGER_OWNERS;
+	l->h->n_addresses = LEDGER_ADDRESSES;
 	memcpy(l->h->boot_id, boot_id, 16);
 	l->h->high = 0;
 	l->h->pid_mark = pid_mark;
@@ -110,14 +118,31 @@ static int map_file(struct ledger *l, const char *file, bool usable)
 	return l->h == MAP_FAILED ? ERR_NOMEM : 0;
 }
 
-/* Names without rules make room for others. */
-static void forget_owners(struct ledger *l)
+static void note(bool *used, size_t n, uint16_t index)
 {
-	bool used[LEDGER_OWNERS] = {false};
+	if (index < n)
+		used[index] = true;
+}
+
+/* Names and addresses without rules make room for others. */
+static void forget_unused(struct ledger *l)
+{
+	bool used[LEDGER_OWNERS] = {false}, ours[LEDGER_ADDRESSES] = {false};
 
 	for (uint32_t i = 0; i < l->h->high; i++) {
-		if (l->slots[i].slot != SLOT_FREE && l->slots[i].owner < LEDGER_OWNERS)
-			used[l->slots[i].owner] = true;
+		const struct rule *r = &l->slots[i];
+
+		if (r->slot == SLOT_FREE)
+			continue;
+		note(used, LEDGER_OWNERS, r->owner);
+		if (r->flags & RULE_NAT)
+			note(ours, LEDGER_ADDRESSES, r->outside.address);
+		if (r->flags & RULE_TWICE)
+			note(ours, LEDGER_ADDRESSES, r->inside.address);
+	}
+	for (unsigned i = 0; i < LEDGER_ADDRESSES; i++) {
+		if (!ours[i])
+			l->addresses[i] = addr_none;
 	}
 	for (unsigned i = 0; i < LEDGER_OWNERS; i++) {
 		l->owners[i].name[255] = 0;
@@ -129,6 +154,7 @@ static void forget_owners(struct ledger *l)
 int ledger_open(struct ledger *l, const char *file, const uint8_t boot_id[16], uint32_t n_slots)
 {
 	struct ledger_header old = {0};
+	enum old was = OLD_NONE;
 	bool usable = false;
 	int err = 0;
 
@@ -137,7 +163,12 @@ int ledger_open(struct ledger *l, const char *file, const uint8_t boot_id[16], u
 		l->fd = open_file(file);
 		if (l->fd < 0)
 			return l->fd;
-		read_old(l->fd, boot_id, &old, &usable);
+		was = read_old(l->fd, boot_id, &old);
+		usable = was == OLD_USABLE;
+		if (was == OLD_LAYOUT)
+			log_warn("ledger %s: of version %u or damaged, version %u is needed: "
+				 "its rules end",
+				 file, old.version, VERSION);
 		if (usable && old.high > n_slots)
 			l->n_slots = old.high; /* the limit was lowered: keep what is there */
 	}
@@ -153,12 +184,13 @@ int ledger_open(struct ledger *l, const char *file, const uint8_t boot_id[16], u
 		return err ? err : ERR_NOMEM;
 	}
 	l->owners = (struct ledger_owner *)(void *)((uint8_t *)l->h + HEADER_LEN);
+	l->addresses = (struct addr *)(void *)((uint8_t *)l->h + ADDRESSES_AT);
 	l->slots = (struct rule *)(void *)((uint8_t *)l->h + SLOTS_AT);
 	l->fresh = !usable;
 	if (!usable)
 		write_header(l, boot_id, old.magic ? old.pid_mark : file ? random_mark() : 0);
 	else
-		forget_owners(l);
+		forget_unused(l);
 	if (!l->h->clean)
 		l->h->pid_next = l->h->pid_mark;
 	l->h->clean = 0;
@@ -179,7 +211,7 @@ void ledger_close(struct ledger *l)
 bool ledger_usable(const char *file, const uint8_t boot_id[16])
 {
 	struct ledger_header h;
-	bool usable;
+	enum old was;
 	int fd;
 
 	if (!file)
@@ -187,9 +219,9 @@ bool ledger_usable(const char *file, const uint8_t boot_id[16])
 	fd = open(file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return false;
-	read_old(fd, boot_id, &h, &usable);
+	was = read_old(fd, boot_id, &h);
 	close(fd);
-	return usable && h.high > 0;
+	return was == OLD_USABLE && h.high > 0;
 }
 
 uint32_t ledger_high(const struct ledger *l)
@@ -265,4 +297,19 @@ int ledger_owner(struct ledger *l, const char *name)
 const char *ledger_owner_name(const struct ledger *l, uint16_t owner)
 {
 	return owner < LEDGER_OWNERS ? (const char *)l->owners[owner].name : "";
+}
+
+int ledger_address(struct ledger *l, const struct addr *a)
+{
+	int room = -1;
+
+	for (int i = LEDGER_ADDRESSES; i-- > 0;) {
+		if (addr_eq(&l->addresses[i], a))
+			return i;
+		if (l->addresses[i].version == 0)
+			room = i;
+	}
+	if (room >= 0)
+		l->addresses[room] = *a;
+	return room;
 }

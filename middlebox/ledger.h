@@ -3,7 +3,7 @@
  * it lives exactly as long as the kernel's tables do: it survives a killed
  * process and dies with the host.
  *
- * A page of header, the owners' names, then slots of 256 octets. Space is
+ * A page of header, the owners' names, our addresses, then the slots. Space is
  * claimed before it is written (a full file system is an error here, never a
  * SIGBUS later). One process at a time holds it.
  */
@@ -12,7 +12,8 @@
 
 #include "middlebox/rule.h"
 
-#define LEDGER_OWNERS 1024 /* distinct owner names at a time */
+#define LEDGER_OWNERS 1024    /* distinct owner names at a time */
+#define LEDGER_ADDRESSES 1024 /* of our own: outside, and inside in twice NAT */
 #define LEDGER_PID_STRIDE 1024u
 
 struct ledger_header;
@@ -23,6 +24,7 @@ struct ledger_owner {
 struct ledger {
 	struct ledger_header *h;
 	struct ledger_owner *owners;
+	struct addr *addresses; /* version 0: free */
 	struct rule *slots;
 	uint32_t n_slots; /* at most so many */
 	size_t size;	  /* of the mapping */
@@ -33,6 +35,7 @@ struct ledger {
 /*
  * Opens or creates `file` (NULL: anonymous memory) for `n_slots` rules. What
  * another boot or another version left is emptied, its PIDs are not used again.
+ * ledger_usable() tells so before, so that its elements go with the kernel's table.
  * 0, or ERR_* after logging.
  */
 int ledger_open(struct ledger *l, const char *file, const uint8_t boot_id[16], uint32_t n_slots);
@@ -55,5 +58,8 @@ void ledger_set(struct rule *r, enum slot_state state);
 /* Index of the name, entered when it is new; -1: too many or too long. */
 int ledger_owner(struct ledger *l, const char *name);
 const char *ledger_owner_name(const struct ledger *l, uint16_t owner);
+
+/* Index of an address of ours, entered when it is new; -1: too many. */
+int ledger_address(struct ledger *l, const struct addr *a);
 
 #endif

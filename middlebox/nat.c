@@ -15,10 +15,11 @@ static bool quarantined(void *arg, uint8_t protocol, const struct addr_port *at)
 	return fw_quarantined(arg, protocol, at);
 }
 
-int nat_init(struct nat *n, enum fw_nat_mode mode, struct fw *fw)
+int nat_init(struct nat *n, enum fw_nat_mode mode, struct ledger *led, struct fw *fw)
 {
 	memset(n, 0, sizeof(*n));
 	n->mode = mode;
+	n->led = led;
 	n->fw = fw;
 	n->free_b = RULE_NONE;
 	if (mode == FW_NAT_NONE)
@@ -74,7 +75,10 @@ int nat_add_pool(struct nat *n, const struct fw_pool *conf, bool inside)
 
 	if (!p) {
 		struct portpool **more = realloc(*pools, (*count + 1) * sizeof(**pools));
+		int id = ledger_address(n->led, &conf->address);
 
+		if (id < 0)
+			return ERR_LIMIT;
 		if (!more)
 			return ERR_NOMEM;
 		*pools = more;
@@ -84,6 +88,7 @@ int nat_add_pool(struct nat *n, const struct fw_pool *conf, bool inside)
 			return ERR_NOMEM;
 		}
 		portpool_init(p, &conf->address, seed);
+		p->id = (uint16_t)id;
 		p->veto = inside ? NULL : quarantined;
 		p->veto_arg = n->fw;
 		more[(*count)++] = p;
@@ -136,22 +141,20 @@ static int more_bindings(struct nat *n)
 	if (!b)
 		return ERR_NOMEM;
 	n->b = b;
-	for (uint32_t i = cap; i-- > n->cap_b;) {
-		b[i].next = n->free_b;
-		n->free_b = i;
-	}
 	n->cap_b = cap;
 	return 0;
 }
 
 static struct binding *binding_add(struct nat *n, const struct rule *r, const struct fw_binding *f)
 {
-	uint32_t i, *head;
+	uint32_t i = n->free_b, *head;
 
-	if (n->free_b == RULE_NONE && more_bindings(n) != 0)
+	if (i != RULE_NONE)
+		n->free_b = n->b[i].next;
+	else if (n->high_b < n->cap_b || more_bindings(n) == 0)
+		i = n->high_b++;
+	else
 		return NULL;
-	i = n->free_b;
-	n->free_b = n->b[i].next;
 	head = bucket(n, f->protocol, &f->inside);
 	n->b[i] = (struct binding){
 		.inside = f->inside,
@@ -161,7 +164,7 @@ static struct binding *binding_add(struct nat *n, const struct rule *r, const st
 		.next = *head,
 	};
 	for (size_t k = 0; k < n->n_pools; k++) {
-		if (addr_eq(&n->pools[k]->address, &f->outside.addr))
+		if (n->pools[k]->id == r->outside.address)
 			n->b[i].pool = (uint16_t)k;
 	}
 	*head = i;
@@ -190,7 +193,7 @@ static void unbind_ports(struct nat *n, const struct rule *r, unsigned count, bo
 		struct fw_binding f;
 		struct binding *b;
 
-		rule_binding(r, i, &f);
+		nat_binding(n, r, i, &f);
 		b = nat_find(n, f.protocol, &f.inside);
 		if (b && --b->refs == 0)
 			binding_remove(n, b, put);
@@ -203,7 +206,7 @@ int nat_bind(struct nat *n, const struct rule *r)
 		struct fw_binding f;
 		struct binding *b;
 
-		rule_binding(r, i, &f);
+		nat_binding(n, r, i, &f);
 		b = nat_find(n, f.protocol, &f.inside);
 		if (!b)
 			b = binding_add(n, r, &f);
@@ -221,21 +224,87 @@ void nat_unbind(struct nat *n, const struct rule *r, bool put)
 	unbind_ports(n, r, rule_bindings(r), put);
 }
 
-bool nat_mark(struct nat *n, const struct tuple *t, enum simco_location at)
+/* ---- the ports of a rule ------------------------------------------------------ */
+
+static const struct rule_ports *ports_of(const struct rule *r, enum simco_location at)
 {
-	struct addr a = tuple_addr(t);
-	struct portpool *p = at == SIMCO_INSIDE ? nat_face(n, &a) : nat_pool(n, &a);
+	return at == SIMCO_INSIDE ? &r->inside : &r->outside;
+}
+
+/* What was reserved, else what was enabled at once. */
+static uint16_t port_count(const struct rule *r)
+{
+	return r->prr.port_range ? r->prr.port_range : r->in.range;
+}
+
+static uint8_t protocol_of(const struct rule *r)
+{
+	return r->prr.protocol ? r->prr.protocol : r->in.protocol;
+}
+
+struct tuple nat_tuple(const struct nat *n, const struct rule *r, enum simco_location at)
+{
+	const struct rule_ports *ours = ports_of(r, at);
+
+	if (at == SIMCO_INTERNAL || at == SIMCO_EXTERNAL)
+		return at == SIMCO_INTERNAL ? r->in : r->ex;
+	if (r->flags & (at == SIMCO_INSIDE ? RULE_TWICE : RULE_NAT))
+		return tuple_exact(&n->led->addresses[ours->address], protocol_of(r), ours->first,
+				   port_count(r));
+	if (r->kind == RULE_ENABLED)
+		return at == SIMCO_INSIDE ? r->ex : r->in;
+	if (r->kind == RULE_RESERVED && at == SIMCO_OUTSIDE)
+		return tuple_protocols(r->version, r->prr.protocol);
+	return (struct tuple){0};
+}
+
+static struct addr_port nth_of(const struct nat *n, const struct rule_ports *p, unsigned i)
+{
+	return (struct addr_port){n->led->addresses[p->address], (uint16_t)(p->first + i)};
+}
+
+static struct addr_port nth_end(const struct tuple *t, unsigned i)
+{
+	return (struct addr_port){tuple_addr(t), (uint16_t)(t->port + i)};
+}
+
+void nat_binding(const struct nat *n, const struct rule *r, unsigned i, struct fw_binding *b)
+{
+	memset(b, 0, sizeof(*b));
+	b->protocol = r->in.protocol;
+	b->inside = nth_end(&r->in, i);
+	b->outside = nth_of(n, &r->outside, i);
+	if (r->flags & RULE_TWICE) {
+		b->inside_face = nth_of(n, &r->inside, i);
+		b->external = nth_end(&r->ex, i);
+	}
+}
+
+struct portpool *nat_pool_at(struct nat *n, const struct rule *r, enum simco_location at)
+{
+	struct portpool **pools = at == SIMCO_INSIDE ? n->faces : n->pools;
+	size_t count = at == SIMCO_INSIDE ? n->n_faces : n->n_pools;
+
+	for (size_t i = 0; i < count; i++) {
+		if (pools[i]->id == ports_of(r, at)->address)
+			return pools[i];
+	}
+	return NULL;
+}
+
+bool nat_mark(struct nat *n, const struct rule *r, enum simco_location at)
+{
+	struct portpool *p = nat_pool_at(n, r, at);
 
 	if (p)
-		portpool_mark(p, t->protocol, t->port, t->range);
+		portpool_mark(p, protocol_of(r), ports_of(r, at)->first, port_count(r));
 	return p != NULL;
 }
 
-void nat_put(struct nat *n, const struct tuple *t, enum simco_location at)
+void nat_put(struct nat *n, const struct rule *r, enum simco_location at)
 {
-	struct addr a = tuple_addr(t);
-	struct portpool *p = at == SIMCO_INSIDE ? nat_face(n, &a) : nat_pool(n, &a);
+	struct portpool *p = nat_pool_at(n, r, at);
 
 	if (p)
-		portpool_put(p, t->protocol, t->port, t->range);
+		portpool_put(p, protocol_of(r), ports_of(r, at)->first, port_count(r));
 }

@@ -8,40 +8,43 @@
 #define SLUICE_MIDDLEBOX_NAT_H
 
 #include "middlebox/fw.h"
+#include "middlebox/ledger.h"
 #include "middlebox/portpool.h"
-#include "middlebox/rule.h"
 
 struct binding {
 	struct addr_port inside; /* A0; port of one mapping */
-	uint16_t outside_port;
 	uint16_t pool;
-	uint8_t protocol;
+	uint16_t outside_port;
 	uint16_t owner;
+	uint8_t protocol;
+	bool resend;	/* the kernel refused it the last time */
 	uint32_t refs;	/* rules */
 	uint32_t batch; /* the batch that touches it */
 	uint32_t next;
 	uint64_t until_ms; /* what the kernel was told, without grace */
-	bool resend;	   /* it refused the last time */
 };
+
+_Static_assert(sizeof(struct binding) == 48, "no padding: there is one for every bound port");
 
 struct nat {
 	enum fw_nat_mode mode;
+	struct ledger *led;
 	struct portpool **pools; /* heap, one per outside address */
 	size_t n_pools;
 	struct portpool **faces; /* inside addresses, twice NAT */
 	size_t n_faces;
 	struct binding *b;
-	uint32_t cap_b, free_b, n_bindings;
+	uint32_t cap_b, high_b, free_b, n_bindings; /* beyond high_b no page was touched */
 	uint32_t *buckets;
 	uint32_t mask;
 	uint64_t key[2];
 	struct fw *fw;
 };
 
-/* 0 or ERR_NOMEM. */
-int nat_init(struct nat *n, enum fw_nat_mode mode, struct fw *fw);
+/* Borrows the ledger, in which our addresses have their numbers. 0 or ERR_NOMEM. */
+int nat_init(struct nat *n, enum fw_nat_mode mode, struct ledger *led, struct fw *fw);
 void nat_fini(struct nat *n);
-/* Adds the ports of a configured pool. 0 or ERR_NOMEM. */
+/* Adds the ports of a configured pool. 0, ERR_NOMEM, or ERR_LIMIT (addresses in the ledger). */
 int nat_add_pool(struct nat *n, const struct fw_pool *p, bool inside);
 
 /* True when addresses of that version (4, 6) are translated. */
@@ -61,8 +64,19 @@ int nat_bind(struct nat *n, const struct rule *r);
 /* Takes the references back; ports of bindings that end return to the pool if `put`. */
 void nat_unbind(struct nat *n, const struct rule *r, bool put);
 
-/* Takes and gives the outside (SIMCO_OUTSIDE) or inside (SIMCO_INSIDE) ports of a tuple. */
-bool nat_mark(struct nat *n, const struct tuple *t, enum simco_location at);
-void nat_put(struct nat *n, const struct tuple *t, enum simco_location at);
+/*
+ * A rule's tuple. Without translation the outside one is the internal, the
+ * inside one the external (RFC 4540 §8.3.2); a reservation has "protocols only" and none.
+ */
+struct tuple nat_tuple(const struct nat *n, const struct rule *r, enum simco_location at);
+/* The i-th port of a rule that is bound, and the ends of its mapping. */
+void nat_binding(const struct nat *n, const struct rule *r, unsigned i, struct fw_binding *b);
+
+/* Where the rule's outside (SIMCO_OUTSIDE) or inside (SIMCO_INSIDE) ports are, NULL: not
+ * configured. */
+struct portpool *nat_pool_at(struct nat *n, const struct rule *r, enum simco_location at);
+/* Takes and gives these ports. */
+bool nat_mark(struct nat *n, const struct rule *r, enum simco_location at);
+void nat_put(struct nat *n, const struct rule *r, enum simco_location at);
 
 #endif

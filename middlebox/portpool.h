@@ -17,6 +17,7 @@ typedef bool (*portpool_veto_fn)(void *arg, uint8_t protocol, const struct addr_
 
 struct portpool {
 	struct addr address;
+	uint16_t id; /* the owner's number for the address */
 	uint32_t n_ports, seed;
 	uint64_t member[PORT_BITS];
 	struct {

@@ -25,25 +25,35 @@ static bool sane_tuple(const struct tuple *t)
 	       (!port || (t->range > 0 && (unsigned)t->port + t->range <= 65536));
 }
 
+static bool sane_ports(struct core *c, const struct rule *r, enum simco_location at)
+{
+	const struct rule_ports *p = at == SIMCO_INSIDE ? &r->inside : &r->outside;
+	struct tuple t;
+
+	if (p->address >= LEDGER_ADDRESSES || c->t.led.addresses[p->address].version == 0)
+		return false;
+	t = nat_tuple(&c->nat, r, at);
+	return !tuple_port_any(&t) && sane_tuple(&t) && t.range <= RULE_PORTS_MAX;
+}
+
 /* A slot whose content could not be ours is not touched in the kernel. */
 static bool sane(struct core *c, const struct rule *r)
 {
-	const struct tuple *in = &r->t[SIMCO_INTERNAL], *out = &r->t[SIMCO_OUTSIDE];
+	const struct tuple *in = &r->in;
 
 	if (r->pid == 0 || r->gid == 0 || r->kind < RULE_RESERVED || r->kind > RULE_DISABLED ||
 	    r->owner >= LEDGER_OWNERS || !*ledger_owner_name(&c->t.led, r->owner) ||
 	    rule_by_pid(&c->t, r->pid))
 		return false;
-	if ((r->flags & RULE_NAT) && (!sane_tuple(out) || out->range > RULE_PORTS_MAX ||
-				      !tuple_addr_exact(out) || tuple_port_any(out)))
+	if ((r->flags & RULE_NAT) && !sane_ports(c, r, SIMCO_OUTSIDE))
 		return false;
-	if ((r->flags & RULE_TWICE) && !sane_tuple(&r->t[SIMCO_INSIDE]))
+	if ((r->flags & RULE_TWICE) && !sane_ports(c, r, SIMCO_INSIDE))
 		return false;
 	if (r->kind == RULE_RESERVED)
 		return true;
-	return sane_tuple(in) && sane_tuple(&r->t[SIMCO_EXTERNAL]) &&
+	return sane_tuple(in) && sane_tuple(&r->ex) &&
 	       (r->kind == RULE_DISABLED || rule_pairs(r) <= RULE_PORTS_MAX) &&
-	       (!(r->flags & RULE_NAT) || in->range == out->range);
+	       (!(r->flags & RULE_NAT) || in->range == nat_tuple(&c->nat, r, SIMCO_OUTSIDE).range);
 }
 
 static void reset_links(struct rule *r, uint64_t now_ms)
@@ -59,9 +69,9 @@ static void reset_links(struct rule *r, uint64_t now_ms)
 /* Its ports are still ours. */
 static bool take_ports_again(struct core *c, struct rule *r)
 {
-	if ((r->flags & RULE_NAT) && !nat_mark(&c->nat, &r->t[SIMCO_OUTSIDE], SIMCO_OUTSIDE))
+	if ((r->flags & RULE_NAT) && !nat_mark(&c->nat, r, SIMCO_OUTSIDE))
 		return false;
-	if ((r->flags & RULE_TWICE) && !nat_mark(&c->nat, &r->t[SIMCO_INSIDE], SIMCO_INSIDE))
+	if ((r->flags & RULE_TWICE) && !nat_mark(&c->nat, r, SIMCO_INSIDE))
 		return false;
 	return r->kind != RULE_ENABLED || nat_bind(&c->nat, r) == 0;
 }
@@ -81,16 +91,14 @@ static bool lives(const struct rule *r, uint64_t now_ms)
 /* Pairs of RTP and RTCP count once again, and a lone even port has its neighbour kept. */
 static void pair_again(struct core *c, struct rule *r)
 {
-	const struct tuple *out = &r->t[SIMCO_OUTSIDE];
+	struct tuple out = nat_tuple(&c->nat, r, SIMCO_OUTSIDE);
+	struct portpool *p;
 	struct rule *m;
-	struct addr a;
 
 	if (r->pair != RULE_NONE || r->prr.port_range != 1 || r->prr.parity != SIMCO_PARITY_ODD) {
-		a = tuple_addr(out);
-		if ((r->flags & RULE_NAT) && r->prr.parity == SIMCO_PARITY_EVEN &&
-		    out->range == 1 && out->port % 2 == 0 && nat_pool(&c->nat, &a))
-			portpool_set_aside(nat_pool(&c->nat, &a), out->protocol,
-					   (uint16_t)(out->port + 1), true);
+		p = (r->flags & RULE_NAT) ? nat_pool_at(&c->nat, r, SIMCO_OUTSIDE) : NULL;
+		if (p && r->prr.parity == SIMCO_PARITY_EVEN && out.range == 1 && out.port % 2 == 0)
+			portpool_set_aside(p, out.protocol, (uint16_t)(out.port + 1), true);
 		m = r->pair == RULE_NONE && r->kind == RULE_ENABLED && r->prr.port_range == 0
 			    ? core_pair_of(c, r->gid, r)
 			    : NULL;
@@ -105,7 +113,7 @@ static void pair_again(struct core *c, struct rule *r)
 			return;
 		if (m->pair == RULE_NONE && m->owner == r->owner && m->prr.port_range == 1 &&
 		    m->prr.parity == SIMCO_PARITY_EVEN && m->prr.protocol == r->prr.protocol &&
-		    (!(r->flags & RULE_NAT) || m->t[SIMCO_OUTSIDE].port + 1 == out->port)) {
+		    (!(r->flags & RULE_NAT) || m->outside.first + 1 == r->outside.first)) {
 			rule_pair(&c->t, r, m);
 			return;
 		}
@@ -133,7 +141,7 @@ static int bury_one(struct core *c, struct rule *r, uint64_t now_ms)
 	if (!take_ports_again(c, r)) {
 		log_warn("ledger: rule %u: its outside address is not configured any more", r->pid);
 		for (unsigned i = 0; r->kind == RULE_ENABLED && i < rule_bindings(r); i++)
-			rule_binding(r, i, &core_op(c, q, FW_UNBIND)->binding);
+			nat_binding(&c->nat, r, i, &core_op(c, q, FW_UNBIND)->binding);
 		r->flags = 0;
 	}
 	link_again(c, r);

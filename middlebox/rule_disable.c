@@ -71,8 +71,8 @@ uint16_t core_pdr(struct core *c, struct session *s, struct request *q, const st
 	if (!r)
 		return SIMCO_NO_RESOURCES;
 	r->kind = RULE_DISABLED;
-	r->t[SIMCO_INTERNAL] = in;
-	r->t[SIMCO_EXTERNAL] = ex;
+	r->in = in;
+	r->ex = ex;
 	r->expires_ms = now_ms + lifetime * 1000ull;
 	rule_link(&c->t, r);
 	rule_link_tuples(&c->t, r);
@@ -130,13 +130,13 @@ static bool sweep_chain(struct core *c, struct rule *d, struct rule *r, enum sim
 
 static bool sweep_quickly(struct core *c, struct rule *d, uint64_t now_ms)
 {
-	enum simco_location at =
-		tuple_addr_exact(&d->t[SIMCO_EXTERNAL]) ? SIMCO_EXTERNAL : SIMCO_INTERNAL;
+	enum simco_location at = tuple_addr_exact(&d->ex) ? SIMCO_EXTERNAL : SIMCO_INTERNAL;
+	const struct tuple *end = at == SIMCO_EXTERNAL ? &d->ex : &d->in;
 	unsigned looked = 0, ends = 0;
 
-	if (!tuple_addr_exact(&d->t[at]))
+	if (!tuple_addr_exact(end))
 		return false;
-	return sweep_chain(c, d, rule_at_end(&c->t, at, &d->t[at]), at, &looked, &ends, now_ms) &&
+	return sweep_chain(c, d, rule_at_end(&c->t, at, end), at, &looked, &ends, now_ms) &&
 	       sweep_chain(c, d, rule_at_wild(&c->t, at), at, &looked, &ends, now_ms);
 }
 

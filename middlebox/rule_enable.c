@@ -60,7 +60,7 @@ static bool illegal_range(const struct tuple *t)
  */
 static bool to_group(const struct rule *w)
 {
-	const struct tuple *in = &w->t[SIMCO_INTERNAL];
+	const struct tuple *in = &w->in;
 	struct addr a = tuple_addr(in);
 
 	return w->direction == SIMCO_INBOUND && tuple_addr_exact(in) && addr_is_multicast(&a);
@@ -69,7 +69,7 @@ static bool to_group(const struct rule *w)
 /* What no firewall of ours could mean. */
 static uint16_t tuples_legal(const struct core *c, const struct rule *w)
 {
-	const struct tuple *in = &w->t[SIMCO_INTERNAL], *ex = &w->t[SIMCO_EXTERNAL];
+	const struct tuple *in = &w->in, *ex = &w->ex;
 
 	if (in->version != ex->version ||
 	    !(in->version == SIMCO_IPV4 ? c->conf->ipv4 : c->conf->ipv6))
@@ -114,7 +114,7 @@ static bool wild(const struct tuple *t)
 static uint16_t check_wildcards(const struct core *c, const struct agent_conf *a,
 				const struct rule *w)
 {
-	const struct tuple *in = &w->t[SIMCO_INTERNAL], *ex = &w->t[SIMCO_EXTERNAL];
+	const struct tuple *in = &w->in, *ex = &w->ex;
 	bool nat = nat_translates(&c->nat, tuple_version(in)) && !to_group(w);
 
 	if ((wild(in) || wild(ex)) && !a->wildcards)
@@ -138,7 +138,7 @@ static uint16_t check_wildcards(const struct core *c, const struct agent_conf *a
 static uint16_t check_tuples(struct core *c, const struct agent_conf *a, const struct simco_msg *m,
 			     const struct rule *w)
 {
-	const struct tuple *in = &w->t[SIMCO_INTERNAL], *ex = &w->t[SIMCO_EXTERNAL];
+	const struct tuple *in = &w->in, *ex = &w->ex;
 	uint16_t err = tuples_consistent(m, in, ex);
 
 	if (!err &&
@@ -167,10 +167,8 @@ static struct rule wanted(struct session *s, const struct simco_msg *m)
 		.per_parity = m->per.parity,
 	};
 
-	w.t[SIMCO_INTERNAL] = tuple_from_simco(&m->tuple[SIMCO_INTERNAL]);
-	w.t[SIMCO_EXTERNAL] = tuple_from_simco(&m->tuple[SIMCO_EXTERNAL]);
-	w.t[SIMCO_OUTSIDE] = w.t[SIMCO_INTERNAL]; /* §8.3.2, until a NAT says otherwise */
-	w.t[SIMCO_INSIDE] = w.t[SIMCO_EXTERNAL];
+	w.in = tuple_from_simco(&m->tuple[SIMCO_INTERNAL]);
+	w.ex = tuple_from_simco(&m->tuple[SIMCO_EXTERNAL]);
 	return w;
 }
 
@@ -183,7 +181,7 @@ static struct rule wanted(struct session *s, const struct simco_msg *m)
 static uint16_t bound_base(struct core *c, const struct rule *w, const struct addr_port *a0,
 			   unsigned *base, struct portpool **pool)
 {
-	const struct tuple *in = &w->t[SIMCO_INTERNAL];
+	const struct tuple *in = &w->in;
 
 	*base = 0;
 	for (unsigned i = 0; i < in->range; i++) {
@@ -205,7 +203,7 @@ static uint16_t bound_base(struct core *c, const struct rule *w, const struct ad
 static bool take_rest(struct core *c, const struct rule *w, const struct addr_port *a0,
 		      struct portpool *p, unsigned base)
 {
-	const struct tuple *in = &w->t[SIMCO_INTERNAL];
+	const struct tuple *in = &w->in;
 	uint64_t taken = 0;
 
 	for (unsigned i = 0; i < in->range; i++) {
@@ -231,7 +229,7 @@ static bool take_rest(struct core *c, const struct rule *w, const struct addr_po
 static unsigned beside_neighbour(struct core *c, const struct rule *w, const struct addr_port *a0,
 				 struct portpool *p)
 {
-	const struct tuple *in = &w->t[SIMCO_INTERNAL];
+	const struct tuple *in = &w->in;
 	struct addr_port at = {a0->addr, (uint16_t)(a0->port - 1)};
 	struct binding *b = NULL;
 
@@ -245,7 +243,7 @@ static unsigned beside_neighbour(struct core *c, const struct rule *w, const str
 
 static uint16_t outside_ports(struct core *c, const struct agent_conf *a, struct rule *w)
 {
-	const struct tuple *in = &w->t[SIMCO_INTERNAL];
+	const struct tuple *in = &w->in;
 	struct addr_port a0 = {tuple_addr(in), in->port};
 	struct portpool *p = nat_pool(&c->nat, &a->pool);
 	unsigned parity = w->per_parity == SIMCO_PER_PARITY_ANY ? SIMCO_PARITY_ANY
@@ -271,22 +269,21 @@ static uint16_t outside_ports(struct core *c, const struct agent_conf *a, struct
 			return SIMCO_LACK_OF_PORTS;
 	}
 	w->flags |= RULE_NAT;
-	w->t[SIMCO_OUTSIDE] = tuple_exact(&p->address, in->protocol, (uint16_t)base, in->range);
+	w->outside = (struct rule_ports){p->id, (uint16_t)base};
 	return 0;
 }
 
 /* Gives back what outside_ports() took and no binding holds yet. */
 static void put_outside(struct core *c, const struct rule *w)
 {
-	const struct tuple *in = &w->t[SIMCO_INTERNAL], *out = &w->t[SIMCO_OUTSIDE];
-	struct addr a = tuple_addr(out);
-	struct portpool *p = nat_pool(&c->nat, &a);
+	const struct tuple *in = &w->in;
+	struct portpool *p = nat_pool_at(&c->nat, w, SIMCO_OUTSIDE);
 
 	for (unsigned i = 0; p && i < in->range; i++) {
 		struct addr_port at = {tuple_addr(in), (uint16_t)(in->port + i)};
 
 		if (!nat_find(&c->nat, in->protocol, &at))
-			portpool_put(p, in->protocol, (uint16_t)(out->port + i), 1);
+			portpool_put(p, in->protocol, (uint16_t)(w->outside.first + i), 1);
 	}
 }
 
@@ -302,9 +299,8 @@ static void face_look(struct rule *twin, bool mirrored, void *arg)
 
 	if (mirrored)
 		return;
-	if (!(twin->flags & RULE_TWICE) ||
-	    memcmp(&twin->t[SIMCO_INTERNAL], &f->w->t[SIMCO_INTERNAL], sizeof(struct tuple)) ||
-	    memcmp(&twin->t[SIMCO_EXTERNAL], &f->w->t[SIMCO_EXTERNAL], sizeof(struct tuple)))
+	if (!(twin->flags & RULE_TWICE) || memcmp(&twin->in, &f->w->in, sizeof(struct tuple)) ||
+	    memcmp(&twin->ex, &f->w->ex, sizeof(struct tuple)))
 		f->other = true;
 	else
 		f->same = twin;
@@ -313,7 +309,7 @@ static void face_look(struct rule *twin, bool mirrored, void *arg)
 /* Twice NAT: one A1 for a pair of A0 and A3, shared by its twins. */
 static uint16_t inside_ports(struct core *c, struct rule *w)
 {
-	const struct tuple *ex = &w->t[SIMCO_EXTERNAL];
+	const struct tuple *ex = &w->ex;
 	struct face f = {.w = w};
 	unsigned parity = w->per_parity == SIMCO_PER_PARITY_ANY ? SIMCO_PARITY_ANY
 			  : (ex->port & 1)			? SIMCO_PARITY_ODD
@@ -324,7 +320,7 @@ static uint16_t inside_ports(struct core *c, struct rule *w)
 	if (f.other)
 		return SIMCO_CONFLICT;
 	if (f.same) {
-		w->t[SIMCO_INSIDE] = f.same->t[SIMCO_INSIDE];
+		w->inside = f.same->inside;
 		w->flags |= RULE_TWICE;
 		return 0;
 	}
@@ -336,7 +332,7 @@ static uint16_t inside_ports(struct core *c, struct rule *w)
 			port = portpool_take(p, ex->protocol, ex->range, parity);
 		if (!port)
 			continue;
-		w->t[SIMCO_INSIDE] = tuple_exact(&p->address, ex->protocol, port, ex->range);
+		w->inside = (struct rule_ports){p->id, port};
 		w->flags |= RULE_TWICE;
 		return 0;
 	}
@@ -349,7 +345,7 @@ static uint16_t translate(struct core *c, const struct agent_conf *a, struct rul
 	bool own_face;
 	uint16_t err;
 
-	if (!nat_translates(&c->nat, tuple_version(&w->t[SIMCO_INTERNAL])) || to_group(w))
+	if (!nat_translates(&c->nat, tuple_version(&w->in)) || to_group(w))
 		return 0;
 	err = outside_ports(c, a, w);
 	if (err)
@@ -361,7 +357,7 @@ static uint16_t translate(struct core *c, const struct agent_conf *a, struct rul
 	own_face = !err && (w->flags & RULE_TWICE) && rule_twins(c, w) == 0;
 	put_outside(c, w);
 	if (own_face)
-		nat_put(&c->nat, &w->t[SIMCO_INSIDE], SIMCO_INSIDE);
+		nat_put(&c->nat, w, SIMCO_INSIDE);
 	return err ? err : SIMCO_NO_RESOURCES;
 }
 
@@ -370,7 +366,7 @@ static uint16_t translate(struct core *c, const struct agent_conf *a, struct rul
 /* Another rule of the group on the neighbouring A0 port: an RTP and RTCP pair. */
 struct rule *core_pair_of(struct core *c, uint32_t gid, const struct rule *w)
 {
-	const struct tuple *in = &w->t[SIMCO_INTERNAL];
+	const struct tuple *in = &w->in;
 	struct rule *first = gid ? rule_by_gid(&c->t, gid) : NULL, *m = first;
 
 	if (!first || in->range != 1 || wild(in))
@@ -379,7 +375,7 @@ struct rule *core_pair_of(struct core *c, uint32_t gid, const struct rule *w)
 		const struct tuple *t;
 
 		m = rule_group_prev(&c->t, m);
-		t = &m->t[SIMCO_INTERNAL];
+		t = &m->in;
 		if (m->pair == RULE_NONE && m->owner == w->owner && m->kind == RULE_ENABLED &&
 		    m->slot != SLOT_CLOSING && t->range == 1 && t->port == (in->port ^ 1) &&
 		    t->protocol == in->protocol && memcmp(t->addr, in->addr, 16) == 0)
@@ -390,8 +386,11 @@ struct rule *core_pair_of(struct core *c, uint32_t gid, const struct rule *w)
 	return NULL;
 }
 
-static void per_reply(struct request *q, const struct rule *r, uint32_t lifetime)
+static void per_reply(const struct core *c, struct request *q, const struct rule *r,
+		      uint32_t lifetime)
 {
+	struct tuple outside = nat_tuple(&c->nat, r, SIMCO_OUTSIDE);
+	struct tuple inside = nat_tuple(&c->nat, r, SIMCO_INSIDE);
 	struct simco_msg *rep = &q->reply;
 
 	rep->type = SIMCO_PER_REP;
@@ -399,11 +398,11 @@ static void per_reply(struct request *q, const struct rule *r, uint32_t lifetime
 	rep->gid = r->gid;
 	rep->has_gid = true;
 	rep->lifetime = lifetime;
-	rep->tuple[SIMCO_OUTSIDE] = tuple_to_simco(&r->t[SIMCO_OUTSIDE], SIMCO_OUTSIDE);
+	rep->tuple[SIMCO_OUTSIDE] = tuple_to_simco(&outside, SIMCO_OUTSIDE);
 	/* §8.3.2: a firewall reports the external tuple; §8.3.3: a traditional NAT none. */
 	rep->has_inside = !(r->flags & RULE_NAT) || (r->flags & RULE_TWICE);
 	if (rep->has_inside)
-		rep->tuple[SIMCO_INSIDE] = tuple_to_simco(&r->t[SIMCO_INSIDE], SIMCO_INSIDE);
+		rep->tuple[SIMCO_INSIDE] = tuple_to_simco(&inside, SIMCO_INSIDE);
 	reply_event(q, r, lifetime);
 }
 
@@ -420,7 +419,7 @@ static void discard(struct core *c, struct rule *w)
 
 	nat_unbind(&c->nat, w, true);
 	if (face)
-		nat_put(&c->nat, &w->t[SIMCO_INSIDE], SIMCO_INSIDE);
+		nat_put(&c->nat, w, SIMCO_INSIDE);
 }
 
 uint16_t core_per(struct core *c, struct session *s, struct request *q, const struct simco_msg *m,
@@ -440,7 +439,7 @@ uint16_t core_per(struct core *c, struct session *s, struct request *q, const st
 		return err;
 	if (lifetime == 0)
 		return SIMCO_CONFIGURATION_FAILED;
-	if (nat_translates(&c->nat, tuple_version(&w.t[SIMCO_INTERNAL])) && !to_group(&w))
+	if (nat_translates(&c->nat, tuple_version(&w.in)) && !to_group(&w))
 		w.flags = RULE_NAT;
 	w.twin_hash = rule_hash(&c->t, &w);
 	if (rule_shares_busy(c, &w))
@@ -470,7 +469,10 @@ uint16_t core_per(struct core *c, struct session *s, struct request *q, const st
 	r->direction = w.direction;
 	r->per_parity = w.per_parity;
 	r->flags = w.flags;
-	memcpy(r->t, w.t, sizeof(r->t));
+	r->in = w.in;
+	r->ex = w.ex;
+	r->outside = w.outside;
+	r->inside = w.inside;
 	r->expires_ms = now_ms + lifetime * 1000ull;
 	ledger_set(r, SLOT_NEW);
 	rule_link(&c->t, r);
@@ -481,29 +483,28 @@ uint16_t core_per(struct core *c, struct session *s, struct request *q, const st
 	q->act = ACT_OPEN;
 	q->slot = rule_slot(&c->t, r);
 	rule_open_ops(c, q, r, now_ms);
-	per_reply(q, r, lifetime);
+	per_reply(c, q, r, lifetime);
 	return 0;
 }
 
 /* ---- PEA ---------------------------------------------------------------------- */
 
 /* Does it fit what was reserved (decisions SIMCO 5)? */
-static uint16_t check_fit(const struct rule *r, const struct rule *w)
+static uint16_t check_fit(const struct core *c, const struct rule *r, const struct rule *w)
 {
-	const struct tuple *in = &w->t[SIMCO_INTERNAL];
+	const struct tuple *in = &w->in;
 	const struct simco_prr_params *p = &r->prr;
 
 	if (p->protocol != 0 && in->protocol != p->protocol)
 		return SIMCO_PROTOCOL_MISMATCH;
 	if ((p->inside_version != SIMCO_IP_ANY && in->version != p->inside_version) ||
-	    (p->outside_version != SIMCO_IP_ANY &&
-	     w->t[SIMCO_EXTERNAL].version != p->outside_version) ||
-	    ((r->flags & RULE_NAT) && in->version != r->t[SIMCO_OUTSIDE].version))
+	    (p->outside_version != SIMCO_IP_ANY && w->ex.version != p->outside_version) ||
+	    ((r->flags & RULE_NAT) && in->version != nat_tuple(&c->nat, r, SIMCO_OUTSIDE).version))
 		return SIMCO_IP_VERSION_MISMATCH;
 	if (p->port_range != 0xffff && port_given(in) && in->range != p->port_range)
 		return SIMCO_INCONSISTENT_REQUEST;
 	if ((r->flags & RULE_NAT) && w->per_parity == SIMCO_PER_PARITY_SAME &&
-	    ((in->port ^ r->t[SIMCO_OUTSIDE].port) & 1))
+	    ((in->port ^ r->outside.first) & 1))
 		return SIMCO_PARITY_MISMATCH;
 	return 0;
 }
@@ -511,7 +512,7 @@ static uint16_t check_fit(const struct rule *r, const struct rule *w)
 /* A0 must be free: bound, it has another outside port than the reservation. */
 static bool a0_bound(struct core *c, const struct rule *w)
 {
-	const struct tuple *in = &w->t[SIMCO_INTERNAL];
+	const struct tuple *in = &w->in;
 
 	for (unsigned i = 0; i < in->range; i++) {
 		struct addr_port at = {tuple_addr(in), (uint16_t)(in->port + i)};
@@ -554,15 +555,13 @@ uint16_t core_pea(struct core *c, struct session *s, struct request *q, const st
 		return err;
 	w.owner = r->owner;
 	w.flags = r->flags;
-	if (r->flags & RULE_NAT)
-		w.t[SIMCO_OUTSIDE] = r->t[SIMCO_OUTSIDE];
-	if (r->flags & RULE_TWICE)
-		w.t[SIMCO_INSIDE] = r->t[SIMCO_INSIDE];
+	w.outside = r->outside;
+	w.inside = r->inside;
 	err = check_tuples(c, a->conf, m, &w);
 	if (!err && (r->flags & RULE_NAT) && to_group(&w))
 		err = SIMCO_ILLEGAL_ADDRESS; /* no group has an outside port */
 	if (!err)
-		err = check_fit(r, &w);
+		err = check_fit(c, r, &w);
 	if (err)
 		return err;
 	if (lifetime == 0)
@@ -578,7 +577,8 @@ uint16_t core_pea(struct core *c, struct session *s, struct request *q, const st
 	q->slot = rule_slot(&c->t, r);
 	q->old_expires = r->expires_ms;
 	ledger_set(r, SLOT_ENABLING); /* before the tuples: a restart must not trust them */
-	memcpy(r->t, w.t, sizeof(r->t));
+	r->in = w.in;
+	r->ex = w.ex;
 	r->direction = w.direction;
 	r->per_parity = w.per_parity;
 	rule_set_kind(&c->t, r, RULE_ENABLED);
@@ -586,6 +586,6 @@ uint16_t core_pea(struct core *c, struct session *s, struct request *q, const st
 	rule_moved(&c->t, r);
 	rule_link_tuples(&c->t, r);
 	rule_open_ops(c, q, r, now_ms);
-	per_reply(q, r, lifetime);
+	per_reply(c, q, r, lifetime);
 	return 0;
 }

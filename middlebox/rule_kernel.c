@@ -71,7 +71,7 @@ bool rule_shares_busy(struct core *c, const struct rule *r)
 		struct fw_binding f;
 		struct binding *b;
 
-		rule_binding(r, i, &f);
+		nat_binding(&c->nat, r, i, &f);
 		b = nat_find(&c->nat, f.protocol, &f.inside);
 		if (b && b->batch == c->batch)
 			return true;
@@ -101,7 +101,7 @@ static void bind_ops(struct core *c, struct request *q, const struct rule *r, bo
 		struct fw_binding f;
 		struct binding *b;
 
-		rule_binding(r, i, &f);
+		nat_binding(&c->nat, r, i, &f);
 		b = nat_find(&c->nat, f.protocol, &f.inside);
 		if (!b)
 			continue;
@@ -131,7 +131,7 @@ static void forget_op(struct core *c, struct request *q, const struct rule *r, u
 
 	rule_match(r, SIMCO_OUTBOUND, i, &op->match);
 	if (rule_bindings(r))
-		rule_binding(r, i, &op->binding);
+		nat_binding(&c->nat, r, i, &op->binding);
 }
 
 /* Elements of all pairs; the pairs that nobody held before are noted in `fresh`. */
@@ -189,17 +189,17 @@ void rule_restore_ops(struct core *c, struct request *q, struct rule *r, uint64_
 static struct rule *sibling(struct core *c, const struct rule *r, const struct fw_binding *f,
 			    unsigned *index)
 {
-	struct rule *s = rule_at_end(&c->t, SIMCO_INTERNAL, &r->t[SIMCO_INTERNAL]);
+	struct rule *s = rule_at_end(&c->t, SIMCO_INTERNAL, &r->in);
 
 	for (; s; s = rule_at_next(&c->t, SIMCO_INTERNAL, s)) {
-		const struct tuple *in = &s->t[SIMCO_INTERNAL];
+		const struct tuple *in = &s->in;
 		struct fw_binding g;
 
 		if (s == r || !rule_bindings(s) || s->slot == SLOT_CLOSING ||
 		    f->inside.port < in->port || f->inside.port - in->port >= in->range)
 			continue;
 		*index = (unsigned)(f->inside.port - in->port);
-		rule_binding(s, *index, &g);
+		nat_binding(&c->nat, s, *index, &g);
 		if (g.protocol == f->protocol && addr_port_eq(&g.inside, &f->inside))
 			return s;
 	}
@@ -214,7 +214,7 @@ static void unbind_op(struct core *c, struct request *q, const struct rule *r, u
 	unsigned index = 0;
 	struct rule *other;
 
-	rule_binding(r, i, &f);
+	nat_binding(&c->nat, r, i, &f);
 	b = nat_find(&c->nat, f.protocol, &f.inside);
 	if (b)
 		b->batch = c->batch;
@@ -226,7 +226,7 @@ static void unbind_op(struct core *c, struct request *q, const struct rule *r, u
 		core_op(c, q, FW_UNBIND)->binding = f;
 		if (!other)
 			return;
-		rule_binding(other, index, &g);
+		nat_binding(&c->nat, other, index, &g);
 		bind_op(c, q, &g, b->until_ms, now_ms);
 		return;
 	}

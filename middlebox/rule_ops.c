@@ -26,9 +26,9 @@ void reply_event(struct request *q, const struct rule *r, uint32_t lifetime)
 static void drop_reservation(struct core *c, struct rule *r)
 {
 	if (r->flags & RULE_NAT)
-		nat_put(&c->nat, &r->t[SIMCO_OUTSIDE], SIMCO_OUTSIDE);
+		nat_put(&c->nat, r, SIMCO_OUTSIDE);
 	if (r->flags & RULE_TWICE)
-		nat_put(&c->nat, &r->t[SIMCO_INSIDE], SIMCO_INSIDE);
+		nat_put(&c->nat, r, SIMCO_INSIDE);
 }
 
 void rule_drop(struct core *c, struct rule *r)
@@ -42,7 +42,7 @@ void rule_drop(struct core *c, struct rule *r)
 
 		nat_unbind(&c->nat, r, true);
 		if ((r->flags & RULE_TWICE) && !face_shared)
-			nat_put(&c->nat, &r->t[SIMCO_INSIDE], SIMCO_INSIDE);
+			nat_put(&c->nat, r, SIMCO_INSIDE);
 	}
 	rule_unlink(&c->t, r);
 	rule_give(&c->t, r);
@@ -130,24 +130,24 @@ static struct rule *unpaired_even(struct core *c, const struct rule *r)
 
 /* Ports of one side; next to `neighbour` where that is free. */
 static uint16_t take_ports(struct portpool *p, const struct simco_prr_params *w,
-			   const struct tuple *neighbour, struct tuple *out)
+			   const struct rule_ports *neighbour, struct rule_ports *out)
 {
 	uint16_t port = 0;
 
-	if (neighbour && neighbour->port && (neighbour->port & 1) == 0 &&
-	    memcmp(neighbour->addr, p->address.b, 16) == 0 &&
-	    portpool_take_exact(p, w->protocol, (uint16_t)(neighbour->port + 1), 1))
-		port = (uint16_t)(neighbour->port + 1);
+	if (neighbour && neighbour->first && (neighbour->first & 1) == 0 &&
+	    neighbour->address == p->id &&
+	    portpool_take_exact(p, w->protocol, (uint16_t)(neighbour->first + 1), 1))
+		port = (uint16_t)(neighbour->first + 1);
 	if (!port)
 		port = portpool_take(p, w->protocol, w->port_range, w->parity);
 	if (!port)
 		return SIMCO_LACK_OF_PORTS;
-	*out = tuple_exact(&p->address, w->protocol, port, w->port_range);
+	*out = (struct rule_ports){p->id, port};
 	return 0;
 }
 
 static uint16_t take_face(struct core *c, const struct simco_prr_params *w, uint8_t version,
-			  const struct tuple *neighbour, struct tuple *out)
+			  const struct rule_ports *neighbour, struct rule_ports *out)
 {
 	uint16_t err = SIMCO_LACK_OF_ADDRESSES;
 
@@ -168,34 +168,39 @@ static uint16_t reserve(struct core *c, const struct agent_conf *a, struct rule 
 		return SIMCO_PROTOCOL_NOT_SUPPORTED; /* an address without ports cannot be had */
 	if (!p)
 		return SIMCO_LACK_OF_ADDRESSES;
-	err = take_ports(p, &r->prr, neighbour ? &neighbour->t[SIMCO_OUTSIDE] : NULL,
-			 &r->t[SIMCO_OUTSIDE]);
+	if (r->prr.port_range > RULE_PORTS_MAX)
+		return SIMCO_LACK_OF_PORTS; /* "any" */
+	err = take_ports(p, &r->prr, neighbour ? &neighbour->outside : NULL, &r->outside);
 	if (err)
 		return err;
 	r->flags |= RULE_NAT;
 	if (r->prr.nat_mode != SIMCO_NAT_TWICE)
 		return 0;
-	err = take_face(c, &r->prr, p->address.version,
-			neighbour ? &neighbour->t[SIMCO_INSIDE] : NULL, &r->t[SIMCO_INSIDE]);
+	err = take_face(c, &r->prr, p->address.version, neighbour ? &neighbour->inside : NULL,
+			&r->inside);
 	if (err) {
-		nat_put(&c->nat, &r->t[SIMCO_OUTSIDE], SIMCO_OUTSIDE);
+		nat_put(&c->nat, r, SIMCO_OUTSIDE);
 		return err;
 	}
 	r->flags |= RULE_TWICE;
 	return 0;
 }
 
-static void prr_reply(struct simco_msg *rep, uint16_t type, const struct rule *r, uint32_t lifetime)
+static void prr_reply(const struct core *c, struct simco_msg *rep, uint16_t type,
+		      const struct rule *r, uint32_t lifetime)
 {
+	struct tuple outside = nat_tuple(&c->nat, r, SIMCO_OUTSIDE);
+	struct tuple inside = nat_tuple(&c->nat, r, SIMCO_INSIDE);
+
 	rep->type = type;
 	rep->pid = r->pid;
 	rep->gid = r->gid;
 	rep->has_gid = true;
 	rep->lifetime = lifetime;
-	rep->tuple[SIMCO_OUTSIDE] = tuple_to_simco(&r->t[SIMCO_OUTSIDE], SIMCO_OUTSIDE);
+	rep->tuple[SIMCO_OUTSIDE] = tuple_to_simco(&outside, SIMCO_OUTSIDE);
 	rep->has_inside = r->flags & RULE_TWICE;
 	if (rep->has_inside)
-		rep->tuple[SIMCO_INSIDE] = tuple_to_simco(&r->t[SIMCO_INSIDE], SIMCO_INSIDE);
+		rep->tuple[SIMCO_INSIDE] = tuple_to_simco(&inside, SIMCO_INSIDE);
 }
 
 uint16_t core_group(struct core *c, struct session *s, const struct simco_msg *m, uint64_t now_ms)
@@ -266,7 +271,7 @@ uint16_t core_prr(struct core *c, struct session *s, struct request *q, const st
 	r->prr = m->prr;
 	r->kind = RULE_RESERVED;
 	r->expires_ms = now_ms + lifetime * 1000ull;
-	r->t[SIMCO_OUTSIDE] = tuple_protocols(version, m->prr.protocol);
+	r->version = version;
 	even = m->has_gid ? unpaired_even(c, &want) : NULL; /* it may have gone meanwhile */
 	if (nat)
 		err = reserve(c, a->conf, r, even);
@@ -283,7 +288,7 @@ uint16_t core_prr(struct core *c, struct session *s, struct request *q, const st
 	if (even)
 		rule_pair(&c->t, r, even);
 	ledger_set(r, SLOT_FINAL);
-	prr_reply(&q->reply, SIMCO_PRR_REP, r, lifetime);
+	prr_reply(c, &q->reply, SIMCO_PRR_REP, r, lifetime);
 	reply_event(q, r, lifetime);
 	return 0;
 }
@@ -362,7 +367,8 @@ static void add_owner(struct core *c, struct simco_msg *rep, const struct rule *
 	rep->owner_len = strlen((const char *)rep->owner);
 }
 
-static void pes_reply(struct simco_msg *rep, const struct rule *r, uint32_t lifetime)
+static void pes_reply(const struct core *c, struct simco_msg *rep, const struct rule *r,
+		      uint32_t lifetime)
 {
 	rep->type = SIMCO_PES_REP;
 	rep->pid = r->pid;
@@ -370,8 +376,11 @@ static void pes_reply(struct simco_msg *rep, const struct rule *r, uint32_t life
 	rep->has_gid = true;
 	rep->lifetime = lifetime;
 	rep->per = (struct simco_per_params){.parity = r->per_parity, .direction = r->direction};
-	for (unsigned at = SIMCO_INTERNAL; at <= SIMCO_EXTERNAL; at++)
-		rep->tuple[at] = tuple_to_simco(&r->t[at], at);
+	for (unsigned at = SIMCO_INTERNAL; at <= SIMCO_EXTERNAL; at++) {
+		struct tuple t = nat_tuple(&c->nat, r, at);
+
+		rep->tuple[at] = tuple_to_simco(&t, at);
+	}
 	rep->has_inside = true;
 }
 
@@ -380,8 +389,8 @@ static void pds_reply(struct simco_msg *rep, const struct rule *r, uint32_t life
 	rep->type = SIMCO_PDS_REP;
 	rep->pid = r->pid;
 	rep->lifetime = lifetime;
-	rep->tuple[SIMCO_INTERNAL] = tuple_to_simco(&r->t[SIMCO_INTERNAL], SIMCO_INTERNAL);
-	rep->tuple[SIMCO_EXTERNAL] = tuple_to_simco(&r->t[SIMCO_EXTERNAL], SIMCO_EXTERNAL);
+	rep->tuple[SIMCO_INTERNAL] = tuple_to_simco(&r->in, SIMCO_INTERNAL);
+	rep->tuple[SIMCO_EXTERNAL] = tuple_to_simco(&r->ex, SIMCO_EXTERNAL);
 }
 
 uint16_t core_prs(struct core *c, struct session *s, struct request *q, const struct simco_msg *m,
@@ -395,9 +404,9 @@ uint16_t core_prs(struct core *c, struct session *s, struct request *q, const st
 		return err;
 	lifetime = rule_remaining_s(r, now_ms);
 	if (r->kind == RULE_RESERVED)
-		prr_reply(&q->reply, SIMCO_PRS_REP, r, lifetime);
+		prr_reply(c, &q->reply, SIMCO_PRS_REP, r, lifetime);
 	else if (r->kind == RULE_ENABLED)
-		pes_reply(&q->reply, r, lifetime);
+		pes_reply(c, &q->reply, r, lifetime);
 	else
 		pds_reply(&q->reply, r, lifetime);
 	if (r->kind == RULE_ENABLED && (s->extensions & SIMCO_EXT_ACTIVITY)) {

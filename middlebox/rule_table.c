@@ -461,7 +461,7 @@ static uint32_t *end_head(struct rule_table *t, enum simco_location at, const st
 
 static uint32_t *disabled_head(struct rule_table *t, const struct rule *r)
 {
-	const struct tuple *in = &r->t[SIMCO_INTERNAL], *ex = &r->t[SIMCO_EXTERNAL];
+	const struct tuple *in = &r->in, *ex = &r->ex;
 
 	if (tuple_addr_exact(ex))
 		return head(&t->disabled_by, end_hash(t, ex));
@@ -486,8 +486,8 @@ void rule_link_tuples(struct rule_table *t, struct rule *r)
 	t->n_ranged += rule_pairs(r) > 1;
 	t->n_elements += element_count(r);
 	chain_push(t, head(&t->by_twin, r->twin_hash), r, LINK(twins));
-	chain_push(t, end_head(t, SIMCO_INTERNAL, &r->t[SIMCO_INTERNAL]), r, LINK(internal));
-	chain_push(t, end_head(t, SIMCO_EXTERNAL, &r->t[SIMCO_EXTERNAL]), r, LINK(external));
+	chain_push(t, end_head(t, SIMCO_INTERNAL, &r->in), r, LINK(internal));
+	chain_push(t, end_head(t, SIMCO_EXTERNAL, &r->ex), r, LINK(external));
 }
 
 void rule_unlink_tuples(struct rule_table *t, struct rule *r)
@@ -500,8 +500,8 @@ void rule_unlink_tuples(struct rule_table *t, struct rule *r)
 	t->n_ranged -= rule_pairs(r) > 1;
 	t->n_elements -= element_count(r);
 	chain_remove(t, head(&t->by_twin, r->twin_hash), r, LINK(twins));
-	chain_remove(t, end_head(t, SIMCO_INTERNAL, &r->t[SIMCO_INTERNAL]), r, LINK(internal));
-	chain_remove(t, end_head(t, SIMCO_EXTERNAL, &r->t[SIMCO_EXTERNAL]), r, LINK(external));
+	chain_remove(t, end_head(t, SIMCO_INTERNAL, &r->in), r, LINK(internal));
+	chain_remove(t, end_head(t, SIMCO_EXTERNAL, &r->ex), r, LINK(external));
 }
 
 /* Does `r` have the element `m` (given outbound), as its outbound or its inbound one? */
@@ -511,8 +511,7 @@ static bool holds(const struct rule *r, const struct fw_match *m, bool mirrored)
 	struct fw_match own;
 
 	if (n > 1) {
-		i = (unsigned)(mirrored ? m->dport.first : m->sport.first) -
-		    r->t[SIMCO_INTERNAL].port;
+		i = (unsigned)(mirrored ? m->dport.first : m->sport.first) - r->in.port;
 		if (i >= n)
 			return false;
 	}
@@ -574,7 +573,7 @@ static struct rule *disabled_in(struct rule_table *t, uint32_t s, const struct r
 
 struct rule *rule_disabled_by(struct rule_table *t, const struct rule *r)
 {
-	const struct tuple *in = &r->t[SIMCO_INTERNAL], *ex = &r->t[SIMCO_EXTERNAL];
+	const struct tuple *in = &r->in, *ex = &r->ex;
 	struct rule *d;
 
 	if (t->n_kind[RULE_DISABLED] == 0)

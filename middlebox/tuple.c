@@ -124,13 +124,12 @@ bool tuple_overlaps(const struct tuple *a, const struct tuple *b)
 
 bool rule_conflicts(const struct rule *a, const struct rule *b)
 {
-	return tuple_overlaps(&a->t[SIMCO_INTERNAL], &b->t[SIMCO_INTERNAL]) &&
-	       tuple_overlaps(&a->t[SIMCO_EXTERNAL], &b->t[SIMCO_EXTERNAL]);
+	return tuple_overlaps(&a->in, &b->in) && tuple_overlaps(&a->ex, &b->ex);
 }
 
 unsigned rule_pairs(const struct rule *r)
 {
-	const struct tuple *in = &r->t[SIMCO_INTERNAL], *ex = &r->t[SIMCO_EXTERNAL];
+	const struct tuple *in = &r->in, *ex = &r->ex;
 
 	if (tuple_port_any(in))
 		return 1;
@@ -150,7 +149,7 @@ static struct port_range nth_port(const struct tuple *t, unsigned i, unsigned n)
 
 void rule_match(const struct rule *r, uint8_t direction, unsigned i, struct fw_match *m)
 {
-	const struct tuple *in = &r->t[SIMCO_INTERNAL], *ex = &r->t[SIMCO_EXTERNAL];
+	const struct tuple *in = &r->in, *ex = &r->ex;
 	unsigned n = rule_pairs(r);
 	struct addr_prefix ip = tuple_prefix(in), ep = tuple_prefix(ex);
 	struct port_range iport = nth_port(in, i, n), eport = nth_port(ex, i, n);
@@ -164,24 +163,7 @@ void rule_match(const struct rule *r, uint8_t direction, unsigned i, struct fw_m
 
 unsigned rule_bindings(const struct rule *r)
 {
-	return (r->flags & RULE_NAT) ? r->t[SIMCO_INTERNAL].range : 0;
-}
-
-static struct addr_port nth_end(const struct tuple *t, unsigned i)
-{
-	return (struct addr_port){tuple_addr(t), (uint16_t)(t->port + i)};
-}
-
-void rule_binding(const struct rule *r, unsigned i, struct fw_binding *b)
-{
-	memset(b, 0, sizeof(*b));
-	b->protocol = r->t[SIMCO_INTERNAL].protocol;
-	b->inside = nth_end(&r->t[SIMCO_INTERNAL], i);
-	b->outside = nth_end(&r->t[SIMCO_OUTSIDE], i);
-	if (r->flags & RULE_TWICE) {
-		b->inside_face = nth_end(&r->t[SIMCO_INSIDE], i);
-		b->external = nth_end(&r->t[SIMCO_EXTERNAL], i);
-	}
+	return (r->flags & RULE_NAT) ? r->in.range : 0;
 }
 
 static bool range_eq(struct port_range a, struct port_range b)

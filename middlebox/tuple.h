@@ -33,7 +33,6 @@ unsigned rule_pairs(const struct rule *r);
 void rule_match(const struct rule *r, uint8_t direction, unsigned i, struct fw_match *m);
 /* Ports to which the rule's internal and outside tuples map one to one; 0 without NAT. */
 unsigned rule_bindings(const struct rule *r);
-void rule_binding(const struct rule *r, unsigned i, struct fw_binding *b);
 bool match_eq(const struct fw_match *a, const struct fw_match *b);
 
 #endif

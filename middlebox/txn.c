@@ -81,7 +81,7 @@ static void bind_again(struct core *c, const struct rule *r)
 		struct fw_binding f;
 		struct binding *b;
 
-		rule_binding(r, i, &f);
+		nat_binding(&c->nat, r, i, &f);
 		b = nat_find(&c->nat, f.protocol, &f.inside);
 		if (b)
 			b->resend = true;
@@ -93,12 +93,8 @@ void rule_undo_enable(struct core *c, struct rule *r)
 	rule_unlink_tuples(&c->t, r);
 	nat_unbind(&c->nat, r, false);
 	rule_set_kind(&c->t, r, RULE_RESERVED);
-	memset(&r->t[SIMCO_INTERNAL], 0, sizeof(r->t[0]));
-	memset(&r->t[SIMCO_EXTERNAL], 0, sizeof(r->t[0]));
-	if (!(r->flags & RULE_TWICE))
-		memset(&r->t[SIMCO_INSIDE], 0, sizeof(r->t[0]));
-	if (!(r->flags & RULE_NAT))
-		r->t[SIMCO_OUTSIDE] = tuple_protocols(core_version(c, &r->prr), r->prr.protocol);
+	memset(&r->in, 0, sizeof(r->in));
+	memset(&r->ex, 0, sizeof(r->ex));
 	r->direction = 0;
 	ledger_set(r, SLOT_FINAL);
 }

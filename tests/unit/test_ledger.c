@@ -117,6 +117,76 @@ static void test_names(void **state)
 	ledger_close(&l);
 }
 
+static void test_addresses(void **state)
+{
+	static const struct addr lost = {4, {192, 0, 2, 1}}, kept = {4, {192, 0, 2, 2}},
+				 other = {6, {192, 0, 2, 2}};
+	struct addr a = {4, {10}};
+	struct ledger l;
+
+	(void)state;
+	assert_int_equal(ledger_open(&l, file, boot, 10), 0);
+	assert_int_equal(ledger_grow(&l), 0);
+	assert_int_equal(ledger_address(&l, &lost), 0);
+	assert_int_equal(ledger_address(&l, &kept), 1);
+	assert_int_equal(ledger_address(&l, &other), 2);
+	assert_int_equal(ledger_address(&l, &kept), 1);
+	l.slots[3].flags = RULE_NAT;
+	l.slots[3].outside.address = 1;
+	l.slots[3].inside.address = 2; /* not a twice NAT's: means nothing */
+	ledger_set(&l.slots[3], SLOT_FINAL);
+	ledger_close(&l);
+	/* What no rule is on makes room, the others keep their numbers. */
+	assert_int_equal(ledger_open(&l, file, boot, 10), 0);
+	assert_int_equal(ledger_address(&l, &other), 0);
+	assert_int_equal(ledger_address(&l, &kept), 1);
+	for (unsigned i = 2; i < LEDGER_ADDRESSES; i++) {
+		a.b[2] = (uint8_t)(i >> 8);
+		a.b[3] = (uint8_t)i;
+		assert_int_equal(ledger_address(&l, &a), i);
+	}
+	assert_int_equal(ledger_address(&l, &lost), -1);
+	assert_int_equal(ledger_address(&l, &kept), 1);
+	ledger_close(&l);
+}
+
+static void first_line(enum log_level level, const char *line, void *arg)
+{
+	char *text = arg;
+
+	(void)level;
+	if (!*text)
+		snprintf(text, 200, "%s", line);
+}
+
+/* Of another layout: emptied, and so must be the kernel; its PIDs are remembered. */
+static void test_other_version(void **state)
+{
+	const uint32_t version = 1;
+	char line[200] = "";
+	uint32_t pid;
+	struct ledger l;
+	int fd;
+
+	(void)state;
+	assert_int_equal(ledger_open(&l, file, boot, 10), 0);
+	assert_int_equal(ledger_grow(&l), 0);
+	pid = ledger_next_pid(&l);
+	ledger_set(&l.slots[3], SLOT_FINAL);
+	ledger_close(&l);
+	fd = open(file, O_RDWR);
+	assert_int_equal(pwrite(fd, &version, 4, 4), 4);
+	close(fd);
+	assert_false(ledger_usable(file, boot));
+	log_set_sink(first_line, line);
+	assert_int_equal(ledger_open(&l, file, boot, 10), 0);
+	assert_non_null(strstr(line, "of version 1 or damaged, version 2 is needed"));
+	assert_true(l.fresh);
+	assert_int_equal(ledger_high(&l), 0);
+	assert_true(ledger_next_pid(&l) > pid);
+	ledger_close(&l);
+}
+
 /* A process that is killed never leads to a number that was given before. */
 static void test_pids(void **state)
 {
@@ -178,7 +248,7 @@ static void test_pid_wrap(void **state)
 	table_rules_close(&t);
 }
 
-/* In a name space of its own with 2 MiB of tmpfs. 0: as it should be, 77: cannot. */
+/* In a name space of its own with 1.5 MiB of tmpfs. 0: as it should be, 77: cannot. */
 static int fill_small_disk(void)
 {
 	char dir[] = "/tmp/sluice-ledger-XXXXXX", small[64];
@@ -189,7 +259,7 @@ static int fill_small_disk(void)
 		return 77;
 	if (unshare(geteuid() == 0 ? CLONE_NEWNS : CLONE_NEWUSER | CLONE_NEWNS) != 0 ||
 	    mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
-	    mount("none", dir, "tmpfs", 0, "size=2m") != 0) {
+	    mount("none", dir, "tmpfs", 0, "size=1536k") != 0) {
 		rmdir(dir);
 		return 77;
 	}
@@ -265,6 +335,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_mode_and_lock, set_up, clean_up),
 		cmocka_unit_test_setup_teardown(test_keeps, set_up, clean_up),
 		cmocka_unit_test_setup_teardown(test_names, set_up, clean_up),
+		cmocka_unit_test_setup_teardown(test_addresses, set_up, clean_up),
+		cmocka_unit_test_setup_teardown(test_other_version, set_up, clean_up),
 		cmocka_unit_test_setup_teardown(test_pids, set_up, clean_up),
 		cmocka_unit_test_setup_teardown(test_pid_wrap, set_up, clean_up),
 		cmocka_unit_test_setup_teardown(test_full, set_up, clean_up),

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "middlebox/authz.h"
+#include "middlebox/nat.h"
 #include "middlebox/tuple.h"
 
 static struct tuple v4(uint8_t a, uint8_t d, uint8_t prefix, uint16_t port, uint16_t range)
@@ -26,8 +27,8 @@ static struct rule rule_of(struct tuple in, struct tuple ex)
 {
 	struct rule r = {.kind = RULE_ENABLED, .direction = SIMCO_BIDIRECTIONAL};
 
-	r.t[SIMCO_INTERNAL] = in;
-	r.t[SIMCO_EXTERNAL] = ex;
+	r.in = in;
+	r.ex = ex;
 	return r;
 }
 
@@ -106,7 +107,7 @@ static void test_matches(void **state)
 	assert_int_equal(m.sport.last, 5001);
 	/* Any protocol means any port. */
 	r = rule_of(v4(10, 9, 32, 5000, 1), v4(198, 7, 32, 6000, 1));
-	r.t[SIMCO_INTERNAL].protocol = r.t[SIMCO_EXTERNAL].protocol = 0;
+	r.in.protocol = r.ex.protocol = 0;
 	rule_match(&r, SIMCO_OUTBOUND, 0, &m);
 	assert_int_equal(m.protocol, 0);
 	assert_int_equal(m.sport.first, 0);
@@ -116,21 +117,52 @@ static void test_matches(void **state)
 static void test_bindings(void **state)
 {
 	struct rule r = rule_of(v4(10, 9, 32, 5000, 2), v4(198, 7, 32, 6000, 2));
+	static const struct addr out = {4, {192, 0, 0, 1}}, face = {4, {172, 0, 0, 1}};
 	struct fw_binding b;
+	struct ledger led;
+	struct tuple t;
+	struct nat n;
 
 	(void)state;
+	assert_int_equal(ledger_open(&led, NULL, (const uint8_t[16]){1}, 16), 0);
+	assert_int_equal(ledger_address(&led, &face), 0);
+	assert_int_equal(ledger_address(&led, &out), 1);
+	assert_int_equal(nat_init(&n, FW_NAT_TWICE, &led, NULL), 0);
+	t = nat_tuple(&n, &r, SIMCO_OUTSIDE);
+	assert_memory_equal(&t, &r.in, sizeof(t));
+	t = nat_tuple(&n, &r, SIMCO_INSIDE);
+	assert_memory_equal(&t, &r.ex, sizeof(t));
 	r.flags = RULE_NAT;
-	r.t[SIMCO_OUTSIDE] = v4(192, 1, 32, 16384, 2);
-	rule_binding(&r, 1, &b);
+	r.outside = (struct rule_ports){1, 16384};
+	nat_binding(&n, &r, 1, &b);
 	assert_int_equal(b.inside.port, 5001);
 	assert_int_equal(b.outside.port, 16385);
+	assert_true(addr_eq(&b.outside.addr, &out));
 	assert_int_equal(b.inside_face.addr.version, 0);
 	assert_int_equal(b.external.addr.version, 0);
 	r.flags |= RULE_TWICE;
-	r.t[SIMCO_INSIDE] = v4(172, 1, 32, 30000, 2);
-	rule_binding(&r, 1, &b);
+	r.inside = (struct rule_ports){0, 30000};
+	nat_binding(&n, &r, 1, &b);
 	assert_int_equal(b.inside_face.port, 30001);
 	assert_int_equal(b.external.port, 6001);
+	t = nat_tuple(&n, &r, SIMCO_INSIDE);
+	assert_int_equal(t.port, 30000);
+	assert_int_equal(t.range, 2);
+	assert_int_equal(t.prefix, 32);
+	assert_int_equal(t.addr[0], 172);
+	/* Before the far end is known: what was reserved. */
+	r = (struct rule){.kind = RULE_RESERVED,
+			  .version = SIMCO_IPV6,
+			  .prr = {.protocol = 6, .port_range = 4}};
+	t = nat_tuple(&n, &r, SIMCO_OUTSIDE);
+	assert_true(t.protocols_only && t.version == SIMCO_IPV6 && t.protocol == 6);
+	assert_int_equal(nat_tuple(&n, &r, SIMCO_INSIDE).version, 0);
+	r.flags = RULE_NAT;
+	r.outside = (struct rule_ports){1, 16384};
+	t = nat_tuple(&n, &r, SIMCO_OUTSIDE);
+	assert_true(t.port == 16384 && t.range == 4 && t.version == SIMCO_IPV4);
+	nat_fini(&n);
+	ledger_close(&led);
 }
 
 static void test_permits(void **state)
