@@ -289,19 +289,17 @@ static uint16_t handle(struct core *c, struct session *s, struct request *q,
  * The entry is filled aside and queued when it is whole: a flush on the way
  * must not take it for settled.
  */
-void core_request(struct core *c, void *session, const struct simco_msg *m, uint64_t now_ms)
+int core_request(struct core *c, void *session, const struct simco_msg *m, uint64_t now_ms)
 {
 	struct session *s = find_session(c, session);
 	struct request *slot, q = {.session = s, .txn = NO_TXN, .slot = RULE_NONE};
 	uint16_t err;
 
 	if (!s)
-		return;
+		return ERR_NOENT;
 	slot = core_queue(c, s);
-	if (!slot) {
-		log_err("core: no memory for a request");
-		return;
-	}
+	if (!slot)
+		return ERR_NOMEM;
 	c->n_q--;
 	c->stats.requests++;
 	err = handle(c, s, &q, m, now_ms);
@@ -316,6 +314,7 @@ void core_request(struct core *c, void *session, const struct simco_msg *m, uint
 	c->q[c->n_q++] = q;
 	if (!err && m->type == SIMCO_PDR_REQ)
 		core_sweep_begin(c, q.sweep, now_ms);
+	return 0;
 }
 
 size_t core_pending(const struct core *c)

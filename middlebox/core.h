@@ -91,9 +91,12 @@ void core_session_close(struct core *c,
 /* The session's negotiated extensions (SIMCO_EXT_*); none until told. */
 void core_session_extensions(struct core *c, void *session, uint32_t extensions);
 
-/* Takes a policy request (decoded, well-formed); the effect and the reply come with core_commit().
+/*
+ * Takes a policy request (decoded, well-formed); the effect and the reply come with core_commit().
+ * ERR_NOMEM, ERR_NOENT: it was not taken and never gets a reply, so the session must end, or the
+ * replies after it would answer the wrong requests.
  */
-void core_request(struct core *c, void *session, const struct simco_msg *m, uint64_t now_ms);
+int core_request(struct core *c, void *session, const struct simco_msg *m, uint64_t now_ms);
 /* Firewall operations waiting; commit when it reaches CORE_BATCH or at the end of the turn. */
 size_t core_pending(const struct core *c);
 #define CORE_BATCH 256 /* an exact rule: two elements, a binding, conntrack */

@@ -200,7 +200,10 @@ static void on_request(void *arg, const struct simco_msg *msg)
 		return;
 	c->requests++;
 	m->turn_requests += cost_of(m, msg);
-	core_request(m->core, c, msg, loop_now_ms(m->loop));
+	if (core_request(m->core, c, msg, loop_now_ms(m->loop)) != 0) {
+		mbx_conn_terminate(c, "out of memory");
+		return;
+	}
 	mbx_defer_commit(m);
 	if (m->turn_requests >= MBX_TURN_MAX)
 		simco_srv_pause(c->srv);

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/errcode.h"
+
 #define CHECK(cond)                                                                                \
 	do {                                                                                       \
 		if (!(cond)) {                                                                     \
@@ -271,8 +273,8 @@ static void ask(struct kit *k, unsigned agent, const struct simco_msg *m)
 
 	if (n < 0 || simco_decode(&on_wire, mem, (size_t)n, &used) != SIMCO_OK)
 		return;
-	k->asked++;
-	core_request(k->core, &k->session[agent], &on_wire, k->now);
+	if (core_request(k->core, &k->session[agent], &on_wire, k->now) == 0)
+		k->asked++; /* else there is no memory for it */
 }
 
 static void ticks(struct kit *k)
@@ -321,8 +323,8 @@ static void raw_request(struct kit *k, struct kit_input *in)
 	    (m.type & 0xff) < 0x10)
 		return;
 	m.tid = 7;
-	k->asked++;
-	core_request(k->core, &k->session[0], &m, k->now);
+	if (core_request(k->core, &k->session[0], &m, k->now) == 0)
+		k->asked++;
 }
 
 static void settle(struct kit *k)
@@ -369,7 +371,8 @@ void kit_step(struct kit *k, struct kit_input *in)
 	} else if (what == 57) {
 		settle(k);
 		core_session_close(k->core, &k->session[1]);
-		CHECK(core_session_open(k->core, &k->session[1], "b") == 0);
+		while (core_session_open(k->core, &k->session[1], "b") == ERR_NOMEM)
+			;
 	} else if (what == 58) {
 		settle(k);
 		no_refusals(k);
