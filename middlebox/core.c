@@ -313,7 +313,7 @@ int core_request(struct core *c, void *session, const struct simco_msg *m, uint6
 	q.reply.tid = m->tid;
 	c->q[c->n_q++] = q;
 	if (!err && m->type == SIMCO_PDR_REQ)
-		core_sweep_begin(c, q.sweep, now_ms);
+		core_sweep_add(c, q.sweep);
 	return 0;
 }
 

@@ -69,6 +69,7 @@ struct late_event {
 struct sweep {
 	uint32_t pid;
 	uint32_t at; /* next slot to look at; RULE_NONE: all seen */
+	bool fresh;  /* waits for the kernel to have the disable rule */
 	bool failed; /* the kernel refused to end one */
 };
 
@@ -194,8 +195,9 @@ void rule_finish(struct core *c, struct request *q, struct rule *r, uint64_t now
 void rule_drop(struct core *c, struct rule *r);
 uint32_t rule_remaining_s(const struct rule *r, uint64_t now_ms);
 void reply_event(struct request *q, const struct rule *r, uint32_t lifetime);
-/* Starts to end what a new disable rule meets; then in slices: true, call again. */
-void core_sweep_begin(struct core *c, uint32_t pid, uint64_t now_ms);
+/* A new disable rule that is in the open batch; room was made. */
+void core_sweep_add(struct core *c, uint32_t pid);
+/* Ends what new disable rules meet, in slices: true, call again. Not with an open batch. */
 bool core_sweep(struct core *c, uint64_t now_ms);
 
 /* expiry.c */

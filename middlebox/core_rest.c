@@ -168,11 +168,11 @@ static void audit_element(struct core *c, struct audit *a, const struct rule *r,
 			  unsigned i, uint64_t now_ms)
 {
 	uint64_t until = rule_element_until(c, r, i, d), left = 0, want;
-	struct fw_match m;
+	struct fw_op op = {.type = r->kind == RULE_DISABLED ? FW_BLOCK : FW_OPEN};
 
 	want = (until > now_ms ? until - now_ms : 0) + c->conf->grace_ms;
-	rule_match(r, d, i, &m);
-	if (fw_audit(c->fw, &m, &left) != 0)
+	rule_match(r, d, i, &op.match);
+	if (fw_audit(c->fw, &op, &left) != 0)
 		found(a, r, d, i, "missing in the kernel");
 	else if (left + AUDIT_SLACK_MS < want)
 		found(a, r, d, i, "would leave the kernel too early");
@@ -190,7 +190,7 @@ size_t core_audit(struct core *c, uint64_t now_ms, void (*fn)(const char *text, 
 	for (uint32_t s = 0; s < high; s++) {
 		struct rule *r = rule_at(&c->t, s);
 
-		if (r->slot == SLOT_FREE || r->kind != RULE_ENABLED)
+		if (r->slot == SLOT_FREE || r->kind == RULE_RESERVED)
 			continue;
 		for (unsigned i = 0; i < rule_pairs(r); i++) {
 			for (uint8_t d = SIMCO_INBOUND; d <= SIMCO_OUTBOUND; d++) {

@@ -12,7 +12,7 @@ static bool end_quietly(struct core *c, struct rule *r, enum simco_reason reason
 {
 	struct request *q;
 
-	if (r->batch == c->batch || (r->kind == RULE_ENABLED && rule_shares_busy(c, r)))
+	if (r->batch == c->batch || (r->kind != RULE_RESERVED && rule_shares_busy(c, r)))
 		core_flush(c, now_ms);
 	q = core_room(c) == 0 ? core_queue(c, NULL) : NULL;
 	if (!q)

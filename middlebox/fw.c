@@ -27,9 +27,9 @@ int fw_counters(struct fw *fw, const struct fw_match *m, uint64_t *packets, uint
 	return fw->ops->counters(fw, m, packets, octets);
 }
 
-int fw_audit(struct fw *fw, const struct fw_match *m, uint64_t *remaining_ms)
+int fw_audit(struct fw *fw, const struct fw_op *op, uint64_t *remaining_ms)
 {
-	return fw->ops->audit(fw, m, remaining_ms);
+	return fw->ops->audit(fw, op, remaining_ms);
 }
 
 bool fw_quarantined(struct fw *fw, uint8_t protocol, const struct addr_port *outside)

@@ -44,6 +44,15 @@ enum fw_op_type {
 	FW_BIND,   /* add or refresh `binding` with `lifetime_ms` */
 	FW_UNBIND, /* remove `binding`; absent is fine */
 	/*
+	 * Disable rules (RFC 4540 §8.8). What `match` covers and no open match lets pass is
+	 * dropped, in front of the static permits and the replies to them, in both modes: FW_MARK
+	 * too, since the site's rules would let it through. Also what comes to or from this host,
+	 * but for its loopback interface and `control`. Open matches win: the caller closes those
+	 * that overlap.
+	 */
+	FW_BLOCK,   /* add or refresh `match` with `lifetime_ms` */
+	FW_UNBLOCK, /* remove `match`; absent is fine */
+	/*
 	 * After the batch: delete the conntrack entries of the flow between the
 	 * two ends of `match`, by both tuples: A0->A3 and, when binding.outside is set,
 	 * A3->A2 (rule d of ARCHITECTURE.md). With wildcards: a sliced dump (rule e).
@@ -100,6 +109,8 @@ struct fw_config {
 	size_t n_sources;
 	const struct fw_static *statics;
 	size_t n_statics;
+	const struct addr_port *control; /* TCP listeners of this host that FW_BLOCK spares */
+	size_t n_control;
 	size_t max_elements; /* set size: above the sum of all quotas */
 	bool counters;	     /* per-element packet counters */
 	unsigned force_off;  /* FW_FEATURE_ bits treated as absent (tests) */
@@ -155,9 +166,11 @@ void fw_commit(struct fw *fw, const struct fw_op *ops, size_t n, int *result, si
 /* Counters of one open exact match, by single-element GET. 0 or ERR_NOENT, ERR_UNSUPPORTED. */
 int fw_counters(struct fw *fw, const struct fw_match *m, uint64_t *packets, uint64_t *octets);
 /*
- * Reads the kernel's element for `m`. 0 and its remaining ms, or ERR_NOENT. For audits and tests.
+ * Reads what an FW_OPEN, FW_BLOCK or FW_BIND put into the kernel, by single-element GETs. 0 and the
+ * shortest remaining ms; ERR_NOENT: some of it is missing; ERR_EXIST: a map has other data under
+ * the binding's key. For audits and tests.
  */
-int fw_audit(struct fw *fw, const struct fw_match *m, uint64_t *remaining_ms);
+int fw_audit(struct fw *fw, const struct fw_op *op, uint64_t *remaining_ms);
 
 /*
  * True while a wildcard FW_FORGET is still working on `outside`: the port must

@@ -36,7 +36,7 @@ struct fw_commit {
 	size_t last_cap;
 	struct touched *touched;
 	size_t n_touched, touched_cap;
-	struct fw_range saved[2][FW_RANGES_MAX];
+	struct fw_range saved[FW_BANKS][FW_RANGES_MAX];
 	bool ranges_changed, sets_made;
 	/* The commit in progress. */
 	const struct fw_op *ops;
@@ -118,8 +118,9 @@ static const char *end_text(const struct addr_prefix *p, const struct port_range
 static void log_refused(const struct fw_op *op, const char *why)
 {
 	static const char *const names[] = {
-		[FW_OPEN] = "FW_OPEN",	   [FW_CLOSE] = "FW_CLOSE",   [FW_BIND] = "FW_BIND",
-		[FW_UNBIND] = "FW_UNBIND", [FW_FORGET] = "FW_FORGET",
+		[FW_OPEN] = "FW_OPEN",	   [FW_CLOSE] = "FW_CLOSE", [FW_BIND] = "FW_BIND",
+		[FW_UNBIND] = "FW_UNBIND", [FW_BLOCK] = "FW_BLOCK", [FW_UNBLOCK] = "FW_UNBLOCK",
+		[FW_FORGET] = "FW_FORGET",
 	};
 	char proto[8], a[ADDR_PORT_STRLEN + 16], b[ADDR_PORT_STRLEN + 16];
 
@@ -249,9 +250,15 @@ static int put_element(struct fw_nft *f, const struct fw_elem *e, uint64_t ms, u
 	return err ? err : note_messages(f, from, op, false);
 }
 
+static bool adds(const struct fw_op *op)
+{
+	return op->type == FW_OPEN || op->type == FW_BIND || op->type == FW_BLOCK;
+}
+
 /* Finds the interval set for an element that fw_match_elems() left without one. */
 static int choose_layer(struct fw_nft *f, const struct fw_op *op, struct fw_elem *e)
 {
+	bool block = op->type == FW_BLOCK || op->type == FW_UNBLOCK;
 	struct fw_match m = op->match;
 	struct fw_range *slot;
 
@@ -260,11 +267,11 @@ static int choose_layer(struct fw_nft *f, const struct fw_op *op, struct fw_elem
 		memcpy(f->commit->saved, f->ranges, sizeof(f->ranges));
 		f->commit->ranges_changed = true;
 	}
-	if (op->type == FW_OPEN) {
-		e->set = fw_range_place(f, &m, fw_now_ms() + op->lifetime_ms);
+	if (adds(op)) {
+		e->set = fw_range_place(f, block, &m, fw_now_ms() + op->lifetime_ms);
 		return e->set ? 0 : ERR_LIMIT;
 	}
-	e->set = fw_range_find(f, &m, &slot);
+	e->set = fw_range_find(f, block, &m, &slot);
 	if (e->set)
 		slot->expires_ms = 0;
 	return 0;
@@ -280,7 +287,8 @@ static int put_op(struct fw_nft *f, const struct fw_op *op, uint32_t index)
 	if (op->type == FW_BIND || op->type == FW_UNBIND)
 		n = fw_binding_elems(f, &op->binding, elems);
 	else
-		n = fw_match_elems(f, &op->match, elems);
+		n = fw_match_elems(f, op->type == FW_BLOCK || op->type == FW_UNBLOCK, &op->match,
+				   elems);
 	if (n < 0)
 		return n;
 	for (int i = 0; i < n && !err; i++) {
@@ -288,7 +296,7 @@ static int put_op(struct fw_nft *f, const struct fw_op *op, uint32_t index)
 			err = choose_layer(f, op, &elems[i]);
 		if (err || !elems[i].set)
 			continue;
-		if (op->type == FW_OPEN || op->type == FW_BIND)
+		if (adds(op))
 			err = put_element(f, &elems[i], op->lifetime_ms, index);
 		else
 			err = put_removal(f, &elems[i], false, index);

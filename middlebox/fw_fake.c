@@ -8,7 +8,8 @@
 #include "middlebox/fw_int.h"
 #include "middlebox/tuple.h"
 
-enum what { ELEMENT, OUTSIDE, FACE };
+enum what { ELEMENT, BLOCK, OUTSIDE, FACE };
+#define WHATS 4
 
 /* One thing in the kernel; the key is everything that names it, without padding. */
 struct thing {
@@ -24,7 +25,7 @@ struct thing {
 struct fake {
 	struct fw fw;
 	struct thing *bucket[BUCKETS];
-	size_t n[3];
+	size_t n[WHATS];
 	uint64_t now_ms, forgets, conflicts;
 	unsigned refuse[FW_FORGET + 1];
 	void (*on_op)(const struct fw_op *op, void *arg);
@@ -57,7 +58,7 @@ static uint32_t thing_hash(const struct thing *t)
 {
 	uint32_t h = t->what;
 
-	if (t->what == ELEMENT) {
+	if (t->what == ELEMENT || t->what == BLOCK) {
 		h = hash_end(h, &t->m.src.addr, (uint32_t)t->m.sport.first << 16 | t->m.sport.last);
 		h = hash_end(h + t->m.src.len, &t->m.dst.addr,
 			     (uint32_t)t->m.dport.first << 16 | t->m.dport.last);
@@ -73,7 +74,7 @@ static bool thing_eq(const struct thing *a, const struct thing *b)
 {
 	if (a->what != b->what)
 		return false;
-	if (a->what == ELEMENT)
+	if (a->what == ELEMENT || a->what == BLOCK)
 		return match_eq(&a->m, &b->m);
 	if (a->b.protocol != b->b.protocol || !addr_port_eq(&a->b.inside, &b->b.inside))
 		return false;
@@ -132,9 +133,11 @@ static void apply(struct fake *f, const struct fw_op *op)
 
 	if (bind)
 		t.what = OUTSIDE;
+	if (op->type == FW_BLOCK || op->type == FW_UNBLOCK)
+		t.what = BLOCK;
 	if (op->type == FW_FORGET)
 		f->forgets++;
-	else if (op->type == FW_OPEN || op->type == FW_BIND)
+	else if (op->type == FW_OPEN || op->type == FW_BIND || op->type == FW_BLOCK)
 		put(f, &t);
 	else
 		take(f, &t);
@@ -221,14 +224,40 @@ static int fake_counters(struct fw *fw, const struct fw_match *m, uint64_t *pack
 	return 0;
 }
 
-static int fake_audit(struct fw *fw, const struct fw_match *m, uint64_t *remaining_ms)
+/* A half of a binding, and whether its other address is the one. */
+static int audit_half(struct fw *fw, const struct fw_op *op, enum what what, uint64_t *until_ms)
 {
-	const struct thing *t = element(fw, m);
+	struct thing want = {.what = what, .b = op->binding};
+	const struct thing *t = *find(fake(fw), &want);
 
 	if (!t)
 		return ERR_NOENT;
-	*remaining_ms = t->until_ms - fake(fw)->now_ms;
+	if (what == OUTSIDE ? !addr_port_eq(&t->b.outside, &want.b.outside)
+			    : !addr_port_eq(&t->b.inside_face, &want.b.inside_face))
+		return ERR_EXIST;
+	*until_ms = t->until_ms < *until_ms ? t->until_ms : *until_ms;
 	return 0;
+}
+
+static int fake_audit(struct fw *fw, const struct fw_op *op, uint64_t *remaining_ms)
+{
+	struct thing want = {.what = op->type == FW_BLOCK ? BLOCK : ELEMENT, .m = op->match};
+	uint64_t until = UINT64_MAX;
+	const struct thing *t;
+	int err = 0;
+
+	if (op->type == FW_BIND) {
+		err = audit_half(fw, op, OUTSIDE, &until);
+		if (!err && op->binding.inside_face.addr.version)
+			err = audit_half(fw, op, FACE, &until);
+	} else {
+		t = *find(fake(fw), &want);
+		err = t ? 0 : ERR_NOENT;
+		until = t ? t->until_ms : 0;
+	}
+	if (!err)
+		*remaining_ms = until - fake(fw)->now_ms;
+	return err;
 }
 
 static bool fake_quarantined(struct fw *fw, uint8_t protocol, const struct addr_port *outside)
@@ -401,6 +430,11 @@ size_t fw_fake_elements(const struct fw *fw)
 	return fake(fw)->n[ELEMENT];
 }
 
+size_t fw_fake_blocked(const struct fw *fw)
+{
+	return fake(fw)->n[BLOCK];
+}
+
 size_t fw_fake_bindings(const struct fw *fw)
 {
 	return fake(fw)->n[OUTSIDE];
@@ -416,6 +450,17 @@ bool fw_fake_has(const struct fw *fw, const struct fw_match *m)
 	return element(fw, m) != NULL;
 }
 
+void fw_fake_remove(struct fw *fw, const struct fw_op *op)
+{
+	struct thing t = {.what = op->type == FW_BIND	 ? OUTSIDE
+				  : op->type == FW_BLOCK ? BLOCK
+							 : ELEMENT,
+			  .m = op->match,
+			  .b = op->binding};
+
+	take(fake(fw), &t);
+}
+
 bool fw_fake_bound(const struct fw *fw, const struct fw_binding *b)
 {
 	struct thing t = {.what = OUTSIDE, .b = *b};
@@ -429,15 +474,14 @@ static bool in_range(struct port_range r, uint16_t p)
 	return p >= r.first && p <= r.last;
 }
 
-bool fw_fake_passes(const struct fw *fw, uint8_t protocol, const struct addr_port *src,
-		    const struct addr_port *dst)
+static bool covered(const struct fw *fw, enum what what, uint8_t protocol,
+		    const struct addr_port *src, const struct addr_port *dst)
 {
 	const struct fake *f = fake(fw);
 
 	for (size_t i = 0; i < BUCKETS; i++) {
 		for (const struct thing *t = f->bucket[i]; t; t = t->next) {
-			if (t->what == ELEMENT &&
-			    (t->m.protocol == 0 || t->m.protocol == protocol) &&
+			if (t->what == what && (t->m.protocol == 0 || t->m.protocol == protocol) &&
 			    addr_prefix_contains(&t->m.src, &src->addr) &&
 			    addr_prefix_contains(&t->m.dst, &dst->addr) &&
 			    in_range(t->m.sport, src->port) && in_range(t->m.dport, dst->port))
@@ -445,6 +489,18 @@ bool fw_fake_passes(const struct fw *fw, uint8_t protocol, const struct addr_por
 		}
 	}
 	return false;
+}
+
+bool fw_fake_passes(const struct fw *fw, uint8_t protocol, const struct addr_port *src,
+		    const struct addr_port *dst)
+{
+	return covered(fw, ELEMENT, protocol, src, dst);
+}
+
+bool fw_fake_blocks(const struct fw *fw, uint8_t protocol, const struct addr_port *src,
+		    const struct addr_port *dst)
+{
+	return !covered(fw, ELEMENT, protocol, src, dst) && covered(fw, BLOCK, protocol, src, dst);
 }
 
 struct addr_port fw_fake_outside(const struct fw *fw, uint8_t protocol, const struct addr_port *a0)

@@ -14,7 +14,7 @@ struct fw_ops {
 	void (*commit)(struct fw *fw, const struct fw_op *ops, size_t n, int *result, size_t n_txn);
 	int (*counters)(struct fw *fw, const struct fw_match *m, uint64_t *packets,
 			uint64_t *octets);
-	int (*audit)(struct fw *fw, const struct fw_match *m, uint64_t *remaining_ms);
+	int (*audit)(struct fw *fw, const struct fw_op *op, uint64_t *remaining_ms);
 	bool (*quarantined)(struct fw *fw, uint8_t protocol, const struct addr_port *outside);
 	size_t (*fds)(const struct fw *fw, int fds[2]);
 	void (*poll)(struct fw *fw);

@@ -53,6 +53,9 @@ static const struct chain common_chains[] = {
 	{"wild6", NULL, 0, 0, 0},
 	{"wild4_icmp", NULL, 0, 0, 0},
 	{"wild6_icmp", NULL, 0, 0, 0},
+	{"block", NULL, 0, 0, 0},
+	{"block_in", NULL, 0, 0, 0},
+	{"block_out", NULL, 0, 0, 0},
 };
 
 static const struct chain enforce_chains[] = {
@@ -132,7 +135,7 @@ uint32_t fw_layout_set_size(const struct fw_nft *f, const struct fw_set *s)
 		return 2 * FW_RANGES_MAX;
 	while (size < f->cfg->max_elements && size < 1u << 30)
 		size *= 2;
-	return s->shape == 15 || s->map || size < WILD_SIZE_MAX ? size : WILD_SIZE_MAX;
+	return s->shape == FW_EXACT || s->map || size < WILD_SIZE_MAX ? size : WILD_SIZE_MAX;
 }
 
 static void fill_set(struct fw_nft *f, const struct fw_set *s, struct nftnl_set *n)
@@ -313,7 +316,8 @@ static void present_wild(struct fw_set *s, void *arg)
 {
 	struct fw_nft *f = arg;
 
-	if (s->state == FW_SET_PRESENT && !s->map && (s->interval || s->shape != 15))
+	if (s->state == FW_SET_PRESENT && !s->map &&
+	    (s->block || s->interval || s->shape != FW_EXACT))
 		fw_rules_put_wild(f, s);
 }
 

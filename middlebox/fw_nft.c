@@ -66,31 +66,39 @@ static void close_nft(struct fw *fw, bool remove)
 }
 
 /*
- * Asks for every element of a match: one, or one per protocol. Counters are
- * added up, the shortest remaining time counts. 0 or ERR_*.
+ * Asks for every element of an operation: per protocol one of a match, two or
+ * four of a binding. Counters are added up, the shortest remaining time counts.
+ * 0 or ERR_*.
  */
-static int get(struct fw *fw, const struct fw_match *m, struct fw_elem_state *out)
+static int get(struct fw *fw, const struct fw_op *op, struct fw_elem_state *out)
 {
 	struct fw_nft *f = fw_nft_of(fw);
 	struct fw_elem elems[FW_OP_ELEMS];
-	int err, n = fw_match_elems(f, m, elems);
+	bool block = op->type == FW_BLOCK;
+	int err, n;
 
+	if (op->type == FW_BIND)
+		n = fw_binding_elems(f, &op->binding, elems);
+	else
+		n = fw_match_elems(f, block, &op->match, elems);
 	if (n < 0)
 		return n;
 	*out = (struct fw_elem_state){.remaining_ms = UINT64_MAX};
 	for (int i = 0; i < n; i++) {
 		struct fw_elem_state state;
-		struct fw_match one = *m;
+		struct fw_match one = op->match;
 		struct fw_range *slot;
 
 		one.protocol = elems[i].key[0];
 		if (!elems[i].set)
-			elems[i].set = fw_range_find(f, &one, &slot);
+			elems[i].set = fw_range_find(f, block, &one, &slot);
 		if (!elems[i].set || elems[i].set->state != FW_SET_PRESENT)
 			return ERR_NOENT;
 		err = fw_elem_get(&f->nl, &elems[i], &state);
 		if (err || !state.found)
 			return err ? err : ERR_NOENT;
+		if (elems[i].set->map && memcmp(state.data, elems[i].data, FW_DATA_LEN) != 0)
+			return ERR_EXIST;
 		out->packets += state.packets;
 		out->octets += state.octets;
 		if (state.remaining_ms < out->remaining_ms)
@@ -101,12 +109,13 @@ static int get(struct fw *fw, const struct fw_match *m, struct fw_elem_state *ou
 
 static int counters(struct fw *fw, const struct fw_match *m, uint64_t *packets, uint64_t *octets)
 {
+	struct fw_op op = {.type = FW_OPEN, .match = *m};
 	struct fw_elem_state state;
 	int err;
 
 	if (!fw_nft_of(fw)->cfg->counters)
 		return ERR_UNSUPPORTED;
-	err = get(fw, m, &state);
+	err = get(fw, &op, &state);
 	if (err)
 		return err;
 	*packets = state.packets;
@@ -114,10 +123,10 @@ static int counters(struct fw *fw, const struct fw_match *m, uint64_t *packets, 
 	return 0;
 }
 
-static int audit(struct fw *fw, const struct fw_match *m, uint64_t *remaining_ms)
+static int audit(struct fw *fw, const struct fw_op *op, uint64_t *remaining_ms)
 {
 	struct fw_elem_state state;
-	int err = get(fw, m, &state);
+	int err = get(fw, op, &state);
 
 	if (!err)
 		*remaining_ms = state.remaining_ms;

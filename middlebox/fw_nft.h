@@ -7,6 +7,8 @@
  *                                   which fields are exact: 1 saddr, 2 sport, 4 daddr, 8 dport
  *         range4_N, range6_N        prefixes and ranges, made on demand: N is a layer, and a
  *                                   match goes to the first layer in which it overlaps nothing
+ *         block_exact4, block_wild4_X, block_range4_N (6 likewise)
+ *                                   the same for disable rules, all of them made on demand
  *   maps  dnat4  A2 -> A0, snat4  A0 -> A2, keyed without the remote (RFC 4787 §4.1)
  *         peer_dnat4  (A0, A1) -> A3, peer_snat4  (A3, A0) -> A1   twice NAT only
  *   chains  see fw_layout.c
@@ -17,15 +19,17 @@
 #include "middlebox/fw_int.h"
 #include "middlebox/fw_nl.h"
 
-#define FW_LAYOUT_VERSION 2
+#define FW_LAYOUT_VERSION 3
 
 #define FW_KEY_MAX 44 /* proto . saddr6 . sport . daddr6 . dport, padded to 4 */
 #define FW_DATA_LEN 8 /* addr4 . port */
 #define FW_TMPL_MAX 384
-#define FW_SHAPES 16	  /* by mask; 0 (nothing exact) and 15 (exact) are not shapes */
-#define FW_SHAPES_MAX 8	  /* in use, per IP version; each costs every miss a lookup */
-#define FW_LAYERS 8	  /* interval sets per IP version */
-#define FW_RANGES_MAX 256 /* matches with prefixes or ranges, per IP version */
+#define FW_EXACT 15	  /* the shape without wildcards */
+#define FW_SHAPES 16	  /* by mask; 0 (nothing exact) is none */
+#define FW_BANKS 4	  /* what is open and what is blocked, per IP version: fw_bank() */
+#define FW_SHAPES_MAX 8	  /* wildcard shapes in use, per bank; each costs every miss a lookup */
+#define FW_LAYERS 8	  /* interval sets per bank */
+#define FW_RANGES_MAX 256 /* matches with prefixes or ranges, per bank */
 
 /* A message with holes to fill in; offsets 0 where it has no such hole. */
 struct fw_tmpl {
@@ -41,7 +45,7 @@ struct fw_set {
 	uint8_t shape;	 /* exact fields, 15: all */
 	uint8_t key_len;
 	uint8_t fields; /* of the key */
-	bool interval, map;
+	bool interval, map, block;
 	enum fw_set_state state;
 	uint8_t field_len[5];
 	uint32_t key_type;
@@ -90,9 +94,9 @@ struct fw_nft {
 	uint64_t handle; /* the table's */
 	size_t n_rules;	 /* as installed; 0: not counted */
 	struct fw_set fixed[FW_FIXED_SETS];
-	struct fw_set shapes[2][FW_SHAPES];
-	struct fw_set layers[2][FW_LAYERS];
-	struct fw_range ranges[2][FW_RANGES_MAX];
+	struct fw_set shapes[FW_BANKS][FW_SHAPES]; /* FW_EXACT: of what is blocked only */
+	struct fw_set layers[FW_BANKS][FW_LAYERS];
+	struct fw_range ranges[FW_BANKS][FW_RANGES_MAX];
 	struct fw_ct *ct;
 	struct fw_stats stats;
 	fw_lost_fn on_lost;
@@ -122,12 +126,14 @@ void fw_sets_init(struct fw_nft *f);
 void fw_sets_each(struct fw_nft *f, void (*fn)(struct fw_set *s, void *arg), void *arg);
 void fw_set_absent(struct fw_set *s, void *arg); /* for fw_sets_each() */
 /* Elements of one match or binding in elems[FW_OP_ELEMS]; see fw_set.c. Number, or ERR_*. */
-int fw_match_elems(struct fw_nft *f, const struct fw_match *m, struct fw_elem *elems);
+int fw_match_elems(struct fw_nft *f, bool block, const struct fw_match *m, struct fw_elem *elems);
 int fw_binding_elems(struct fw_nft *f, const struct fw_binding *b, struct fw_elem *elems);
 /* True when every field is a single value, so that the exact set takes it. */
 bool fw_match_exact(const struct fw_match *m);
 /* The IP version of a match, 0 when it has none. */
 uint8_t fw_match_version(const struct fw_match *m);
+/* Index of shapes, layers and ranges. */
+unsigned fw_bank(bool block, const struct fw_match *m);
 /* Puts one message; 0 or ERR_NOMEM. counter: packets and octets to start with, or NULL. */
 int fw_elem_add(struct fw_batch *b, const struct fw_elem *e, uint64_t ms, const uint64_t *counter);
 int fw_elem_del(struct fw_batch *b, const struct fw_elem *e);
@@ -135,13 +141,16 @@ int fw_elem_del(struct fw_batch *b, const struct fw_elem *e);
 struct fw_elem_state {
 	bool found;
 	uint64_t remaining_ms, packets, octets;
+	uint8_t data[FW_DATA_LEN]; /* of a map */
 };
 /* Asks the kernel for one element. 0, or ERR_KERNEL. */
 int fw_elem_get(struct fw_nl *nl, const struct fw_elem *e, struct fw_elem_state *out);
 
 /* fw_range.c: which interval set takes a match. NULL: not there (find) or no room (place). */
-struct fw_set *fw_range_find(struct fw_nft *f, const struct fw_match *m, struct fw_range **slot);
-struct fw_set *fw_range_place(struct fw_nft *f, const struct fw_match *m, uint64_t expires_ms);
+struct fw_set *fw_range_find(struct fw_nft *f, bool block, const struct fw_match *m,
+			     struct fw_range **slot);
+struct fw_set *fw_range_place(struct fw_nft *f, bool block, const struct fw_match *m,
+			      uint64_t expires_ms);
 /* Reads the interval sets' elements back after adopting a table. 0 or ERR_*. */
 int fw_range_load(struct fw_nft *f);
 

@@ -1,10 +1,10 @@
 /*
  * Matches with prefixes or ranges. The kernel's interval sets refuse elements
  * that overlap, SIMCO allows rules that do. So there are up to FW_LAYERS sets
- * per IP version, each searched in turn, and a match goes to the first one in
- * which it overlaps nothing; a match that overlaps one in every layer, or comes
- * when FW_RANGES_MAX are live, is refused. Interval sets are slow (8 us a
- * lookup at 1,000 elements), so the caps are small.
+ * per bank (open or blocked, by IP version), each searched in turn, and a match
+ * goes to the first one in which it overlaps nothing; a match that overlaps one
+ * in every layer, or comes when FW_RANGES_MAX are live, is refused. Interval
+ * sets are slow (8 us a lookup at 1,000 elements), so the caps are small.
  */
 #include <errno.h>
 #include <string.h>
@@ -53,36 +53,38 @@ static bool same(const struct fw_match *a, const struct fw_match *b)
 	       same_ports(&a->dport, &b->dport);
 }
 
-struct fw_set *fw_range_find(struct fw_nft *f, const struct fw_match *m, struct fw_range **slot)
+struct fw_set *fw_range_find(struct fw_nft *f, bool block, const struct fw_match *m,
+			     struct fw_range **slot)
 {
-	unsigned v = fw_match_version(m) == 6;
+	unsigned bank = fw_bank(block, m);
 
 	for (unsigned i = 0; i < FW_RANGES_MAX; i++) {
-		struct fw_range *r = &f->ranges[v][i];
+		struct fw_range *r = &f->ranges[bank][i];
 
 		if (r->expires_ms && same(&r->m, m)) {
 			*slot = r;
-			return &f->layers[v][r->layer];
+			return &f->layers[bank][r->layer];
 		}
 	}
 	return NULL;
 }
 
-struct fw_set *fw_range_place(struct fw_nft *f, const struct fw_match *m, uint64_t expires_ms)
+struct fw_set *fw_range_place(struct fw_nft *f, bool block, const struct fw_match *m,
+			      uint64_t expires_ms)
 {
-	unsigned v = fw_match_version(m) == 6;
+	unsigned bank = fw_bank(block, m);
 	uint64_t now = fw_now_ms();
 	struct fw_range *slot = NULL;
 	unsigned taken = 0; /* layers, as a mask */
 	struct fw_set *s;
 
-	s = fw_range_find(f, m, &slot);
+	s = fw_range_find(f, block, m, &slot);
 	if (s) {
 		slot->expires_ms = expires_ms;
 		return s;
 	}
 	for (unsigned i = 0; i < FW_RANGES_MAX; i++) {
-		struct fw_range *r = &f->ranges[v][i];
+		struct fw_range *r = &f->ranges[bank][i];
 
 		if (r->expires_ms <= now) { /* the kernel has dropped it too */
 			r->expires_ms = 0;
@@ -97,7 +99,7 @@ struct fw_set *fw_range_place(struct fw_nft *f, const struct fw_match *m, uint64
 		if (taken & 1u << layer)
 			continue;
 		*slot = (struct fw_range){.m = *m, .expires_ms = expires_ms, .layer = layer};
-		return &f->layers[v][layer];
+		return &f->layers[bank][layer];
 	}
 	return NULL;
 }
@@ -123,13 +125,14 @@ static struct port_range ports_from(const uint8_t *first, const uint8_t *last)
 struct load {
 	struct fw_nft *f;
 	struct fw_set *s;
+	unsigned bank;
 	uint8_t layer;
 	bool full;
 };
 
 static void load_range(struct load *l, const uint8_t *k, const uint8_t *e, uint64_t ms)
 {
-	unsigned v = l->s->version == 6, a = v ? 16 : 4;
+	unsigned a = l->s->version == 6 ? 16 : 4;
 	struct fw_match m = {
 		.protocol = k[0],
 		.src = prefix_from(k + 4, e + 4, l->s->version),
@@ -139,7 +142,7 @@ static void load_range(struct load *l, const uint8_t *k, const uint8_t *e, uint6
 	};
 
 	for (unsigned i = 0; i < FW_RANGES_MAX; i++) {
-		struct fw_range *r = &l->f->ranges[v][i];
+		struct fw_range *r = &l->f->ranges[l->bank][i];
 
 		if (r->expires_ms)
 			continue;
@@ -194,9 +197,10 @@ static int load_set(struct load *l)
 int fw_range_load(struct fw_nft *f)
 {
 	memset(f->ranges, 0, sizeof(f->ranges));
-	for (unsigned v = 0; v < 2; v++) {
+	for (unsigned bank = 0; bank < FW_BANKS; bank++) {
 		for (uint8_t i = 0; i < FW_LAYERS; i++) {
-			struct load l = {.f = f, .s = &f->layers[v][i], .layer = i};
+			struct load l = {
+				.f = f, .s = &f->layers[bank][i], .bank = bank, .layer = i};
 			int err;
 
 			if (l.s->state != FW_SET_PRESENT)

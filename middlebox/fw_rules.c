@@ -3,8 +3,12 @@
  * each was seen to lose media, or to deliver it to a neighbour, when left out.
  *
  *   forward, input, output: the pinhole sets, on every packet; then ICMP errors
- *     about open tuples; then the static permits. Conntrack state is never
- *     asked before the sets: closing a pinhole has to stop its media.
+ *     about open tuples; then what disable rules block; then the static permits.
+ *     Conntrack state is never asked before the sets: closing a pinhole has to
+ *     stop its media, and a disable rule the flows that were permitted.
+ *   block: a lookup per set of disable rules. The sets are made on demand, so
+ *     without disable rules it is empty; and pinholes never come here. block_in
+ *     and block_out spare what must go on.
  *   input: what arrives for a pool port and is no open tuple is dropped (b).
  *
  * Address translation is in fw_rules_nat.c.
@@ -123,16 +127,25 @@ static void put_icmp(struct fw_nft *f, const char *chain, const struct fw_set *s
 
 static void put_lookup(struct fw_nft *f, const char *chain, const struct fw_set *s)
 {
-	struct rule r = rule_start_in(f, chain, "open tuples");
+	struct rule r = rule_start_in(f, chain, s->block ? "disabled tuples" : "open tuples");
 
 	rule_family(&r, s->version);
 	fw_rules_load_tuple(&r, s);
 	rule_lookup(&r, s->name, REG(0));
-	pass(f, &r);
+	if (!s->block) {
+		pass(f, &r);
+		return;
+	}
+	rule_verdict(&r, NF_DROP);
+	rule_end(&r);
 }
 
 void fw_rules_put_wild(struct fw_nft *f, const struct fw_set *s)
 {
+	if (s->block) {
+		put_lookup(f, "block", s);
+		return;
+	}
 	put_lookup(f, s->version == 4 ? "wild4" : "wild6", s);
 	if (!(f->cfg->omit & FW_RULE_ICMP))
 		put_icmp(f, s->version == 4 ? "wild4_icmp" : "wild6_icmp", s);
@@ -187,6 +200,64 @@ static void put_defrag(struct fw_nft *f, uint8_t version)
 	rule_load(&r, REG(0), &port, sizeof(port));
 	rule_tproxy(&r, version, REG(0));
 	rule_end(&r);
+}
+
+static void put_jump(struct fw_nft *f, const char *chain, const char *to)
+{
+	struct rule r = rule_start_in(f, chain, "disable rules");
+
+	rule_jump(&r, to);
+	rule_end(&r);
+}
+
+/* Never disabled: this host talking to itself. */
+static void put_spared_interface(struct fw_nft *f, const char *chain, bool in)
+{
+	struct rule r = rule_start_in(f, chain, "loopback");
+
+	rule_interface(&r, in, "lo");
+	rule_verdict(&r, NFT_RETURN);
+	rule_end(&r);
+}
+
+/* Nor the daemon's own listener: it has to hear that a disable rule is taken back. */
+static void put_spared_listener(struct fw_nft *f, const char *chain, bool in,
+				const struct addr_port *a)
+{
+	struct addr_prefix p = {.addr = a->addr, .len = (uint8_t)(addr_len(&a->addr) * 8)};
+	struct port_range port = {a->port, a->port};
+	struct rule r = rule_start_in(f, chain, "control");
+
+	rule_protocol(&r, IPPROTO_TCP);
+	if (!addr_is_any(&a->addr)) {
+		rule_family(&r, a->addr.version);
+		rule_prefix(&r, !in, &p);
+	}
+	rule_ports(&r, !in, &port);
+	rule_verdict(&r, NFT_RETURN);
+	rule_end(&r);
+}
+
+static void put_local_blocks(struct fw_nft *f, const char *chain, bool in)
+{
+	const struct fw_config *cfg = f->cfg;
+
+	put_spared_interface(f, chain, in);
+	for (size_t i = 0; i < cfg->n_control; i++)
+		if (cfg->control[i].port)
+			put_spared_listener(f, chain, in, &cfg->control[i]);
+	put_jump(f, chain, "block");
+}
+
+static void put_blocks(struct fw_nft *f, const char *forward, const char *output)
+{
+	/* Without permits the forward chain of FW_ENFORCE drops all that comes there. */
+	if (f->cfg->mode == FW_MARK || f->cfg->n_permits)
+		put_jump(f, forward, "block");
+	put_jump(f, "input", "block_in");
+	put_jump(f, output, "block_out");
+	put_local_blocks(f, "block_in", true);
+	put_local_blocks(f, "block_out", false);
 }
 
 static void put_replies(struct fw_nft *f, const char *chain)
@@ -313,18 +384,20 @@ void fw_rules_put(struct fw_nft *f)
 {
 	bool mark = f->cfg->mode == FW_MARK;
 	const char *forward = mark ? "forward_mark" : "forward";
+	const char *output = mark ? "output_mark" : "output";
 
 	put_defrag(f, 4);
 	put_defrag(f, 6);
 	put_pinholes(f, forward);
 	put_pinholes(f, "input");
-	put_pinholes(f, mark ? "output_mark" : "output");
+	put_pinholes(f, output);
 	if (!(f->cfg->omit & FW_RULE_ICMP)) {
 		put_icmp(f, forward, &f->fixed[FW_EXACT4]);
 		put_icmp(f, forward, &f->fixed[FW_EXACT6]);
 		put_wild_icmp_jump(f, forward, 4);
 		put_wild_icmp_jump(f, forward, 6);
 	}
+	put_blocks(f, forward, output);
 	put_permits(f, forward);
 	if (mark)
 		put_pool_drops(f, forward);

@@ -140,10 +140,35 @@ static void make_templates(struct fw_nft *f, struct fw_set *s)
 	make_template(&s->get, f, s, GET);
 }
 
+static void init_bank(struct fw_nft *f, unsigned bank)
+{
+	uint8_t version = bank & 1 ? 6 : 4;
+	bool block = bank >= 2;
+	const char *family = block ? "block_" : "";
+	char name[24];
+
+	for (unsigned i = 1; i <= FW_EXACT; i++) {
+		if (i == FW_EXACT && !block)
+			break; /* fixed */
+		if (i == FW_EXACT)
+			snprintf(name, sizeof(name), "%sexact%u", family, version);
+		else
+			snprintf(name, sizeof(name), "%swild%u_%u", family, version, i);
+		describe(&f->shapes[bank][i], name, version, (uint8_t)i);
+		f->shapes[bank][i].block = block;
+		make_templates(f, &f->shapes[bank][i]);
+	}
+	for (unsigned i = 0; i < FW_LAYERS; i++) {
+		snprintf(name, sizeof(name), "%srange%u_%u", family, version, i);
+		describe(&f->layers[bank][i], name, version, FW_EXACT);
+		f->layers[bank][i].interval = true;
+		f->layers[bank][i].block = block;
+		make_templates(f, &f->layers[bank][i]);
+	}
+}
+
 void fw_sets_init(struct fw_nft *f)
 {
-	char name[16];
-
 	describe(&f->fixed[FW_EXACT4], "exact4", 4, 15);
 	describe(&f->fixed[FW_EXACT6], "exact6", 6, 15);
 	describe(&f->fixed[FW_DNAT4], "dnat4", 4, 4 | 8);
@@ -154,30 +179,20 @@ void fw_sets_init(struct fw_nft *f)
 		f->fixed[i].map = true;
 	for (size_t i = 0; i < FW_FIXED_SETS; i++)
 		make_templates(f, &f->fixed[i]);
-	for (unsigned v = 0; v < 2; v++) {
-		for (unsigned i = 1; i < 15; i++) {
-			snprintf(name, sizeof(name), "wild%u_%u", v ? 6 : 4, i);
-			describe(&f->shapes[v][i], name, v ? 6 : 4, (uint8_t)i);
-			make_templates(f, &f->shapes[v][i]);
-		}
-		for (unsigned i = 0; i < FW_LAYERS; i++) {
-			snprintf(name, sizeof(name), "range%u_%u", v ? 6 : 4, i);
-			describe(&f->layers[v][i], name, v ? 6 : 4, 15);
-			f->layers[v][i].interval = true;
-			make_templates(f, &f->layers[v][i]);
-		}
-	}
+	for (unsigned bank = 0; bank < FW_BANKS; bank++)
+		init_bank(f, bank);
 }
 
 void fw_sets_each(struct fw_nft *f, void (*fn)(struct fw_set *s, void *arg), void *arg)
 {
 	for (size_t i = 0; i < FW_FIXED_SETS; i++)
 		fn(&f->fixed[i], arg);
-	for (unsigned v = 0; v < 2; v++) {
-		for (unsigned i = 1; i < FW_SHAPES - 1; i++)
-			fn(&f->shapes[v][i], arg);
+	for (unsigned bank = 0; bank < FW_BANKS; bank++) {
+		for (unsigned i = 1; i < FW_SHAPES; i++)
+			if (f->shapes[bank][i].version)
+				fn(&f->shapes[bank][i], arg);
 		for (unsigned i = 0; i < FW_LAYERS; i++)
-			fn(&f->layers[v][i], arg);
+			fn(&f->layers[bank][i], arg);
 	}
 }
 
@@ -218,6 +233,11 @@ static uint8_t *pack_addr_port(uint8_t *p, const struct addr_port *a)
 uint8_t fw_match_version(const struct fw_match *m)
 {
 	return m->src.addr.version ? m->src.addr.version : m->dst.addr.version;
+}
+
+unsigned fw_bank(bool block, const struct fw_match *m)
+{
+	return (block ? 2u : 0u) + (fw_match_version(m) == 6);
 }
 
 static bool port_exact(const struct port_range *r)
@@ -307,28 +327,28 @@ static void pack_range(struct fw_elem *e, const struct fw_match *m, uint8_t vers
 }
 
 /* The set of a wildcard shape, unless the cap on shapes sends it to the interval sets. */
-static struct fw_set *shape_set(struct fw_nft *f, unsigned v, int shape)
+static struct fw_set *shape_set(struct fw_nft *f, unsigned bank, int shape)
 {
 	unsigned in_use = 0;
 
 	if (shape < 0)
 		return NULL;
-	if (f->shapes[v][shape].state != FW_SET_ABSENT)
-		return &f->shapes[v][shape];
-	for (unsigned i = 0; i < FW_SHAPES; i++)
-		in_use += f->shapes[v][i].state != FW_SET_ABSENT;
-	return in_use < FW_SHAPES_MAX ? &f->shapes[v][shape] : NULL;
+	if (shape == FW_EXACT && bank < 2)
+		return &f->fixed[bank ? FW_EXACT6 : FW_EXACT4];
+	if (shape == FW_EXACT || f->shapes[bank][shape].state != FW_SET_ABSENT)
+		return &f->shapes[bank][shape];
+	for (unsigned i = 0; i < FW_EXACT; i++)
+		in_use += f->shapes[bank][i].state != FW_SET_ABSENT;
+	return in_use < FW_SHAPES_MAX ? &f->shapes[bank][shape] : NULL;
 }
 
 /*
  * One element per protocol. Elements with set NULL belong to the interval sets,
  * whose layer fw_range.c chooses; their key and end are packed for any layer.
  */
-int fw_match_elems(struct fw_nft *f, const struct fw_match *m, struct fw_elem *elems)
+int fw_match_elems(struct fw_nft *f, bool block, const struct fw_match *m, struct fw_elem *elems)
 {
 	uint8_t version = fw_match_version(m);
-	unsigned v = version == 6;
-	bool exact = fw_match_exact(m);
 	int n = 0;
 
 	if ((version != 4 && version != 6) ||
@@ -345,8 +365,7 @@ int fw_match_elems(struct fw_nft *f, const struct fw_match *m, struct fw_elem *e
 			break;
 		if (!m->protocol)
 			one.protocol = both[i];
-		e->set =
-			exact ? &f->fixed[v ? FW_EXACT6 : FW_EXACT4] : shape_set(f, v, shape_of(m));
+		e->set = shape_set(f, fw_bank(block, m), shape_of(m));
 		if (e->set)
 			pack_match(e, &one);
 		else
@@ -452,6 +471,17 @@ static void read_counter(const struct nlattr *expr, struct fw_elem_state *out)
 	out->packets = fw_attr_be64(fw_attrs_find(fw_attrs_in(data), NFTA_COUNTER_PACKETS));
 }
 
+static void read_data(const struct nlattr *elem, struct fw_elem_state *out)
+{
+	const struct nlattr *a = fw_attrs_find(fw_attrs_in(elem), NFTA_SET_ELEM_DATA);
+	const void *data;
+
+	a = a ? fw_attrs_find(fw_attrs_in(a), NFTA_DATA_VALUE) : NULL;
+	data = fw_attr_data(a, FW_DATA_LEN);
+	if (data)
+		memcpy(out->data, data, FW_DATA_LEN);
+}
+
 static void on_element(const struct nlmsghdr *h, void *arg)
 {
 	struct fw_elem_state *out = arg;
@@ -462,6 +492,7 @@ static void on_element(const struct nlmsghdr *h, void *arg)
 		return;
 	out->found = true;
 	out->remaining_ms = fw_attr_be64(fw_attrs_find(fw_attrs_in(a), NFTA_SET_ELEM_EXPIRATION));
+	read_data(a, out);
 	a = fw_attrs_find(fw_attrs_in(a), NFTA_SET_ELEM_EXPR);
 	if (a)
 		read_counter(a, out);

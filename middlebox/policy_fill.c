@@ -121,9 +121,27 @@ static struct fw_static *fill_statics(struct mbx_policy *p)
 	return out;
 }
 
+/* Where agents and the operator reach the daemon by TCP; sets *n. */
+static struct addr_port *fill_control(struct mbx_policy *p, size_t *n)
+{
+	const struct addr_port *simco = p->simco.listen.v;
+	const char *const *rest = p->rest.listen.v;
+	struct addr_port *out = array(p, p->simco.listen.n + p->rest.listen.n, sizeof(*out));
+
+	*n = 0;
+	for (size_t i = 0; out != NULL && i < p->simco.listen.n; i++)
+		out[(*n)++] = simco[i];
+	for (size_t i = 0; out != NULL && i < p->rest.listen.n; i++)
+		if (addr_port_parse(span_str(rest[i]), &out[*n]) == 0)
+			(*n)++;
+	return out;
+}
+
 int mbx_policy_fill(struct mbx_policy *p)
 {
 	struct fw_config *f = &p->fw;
+	size_t n_control;
+	struct addr_port *control = fill_control(p, &n_control);
 
 	if (fill_core(p) != 0)
 		return ERR_NOMEM;
@@ -144,8 +162,12 @@ int mbx_policy_fill(struct mbx_policy *p)
 		.n_sources = p->nat.source.n,
 		.statics = fill_statics(p),
 		.n_statics = p->nat.statics.n,
+		.control = control,
+		.n_control = n_control,
 		.max_elements = (size_t)p->limits.rules * ELEMENTS_PER_RULE + 1024,
 		.counters = p->firewall.counters,
 	};
-	return f->permits == NULL || f->sources == NULL || f->statics == NULL ? ERR_NOMEM : 0;
+	return f->permits == NULL || f->sources == NULL || f->statics == NULL || control == NULL
+		       ? ERR_NOMEM
+		       : 0;
 }

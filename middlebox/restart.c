@@ -133,7 +133,7 @@ static int bury_one(struct core *c, struct rule *r, uint64_t now_ms)
 	struct request *q;
 
 	reset_links(r, now_ms);
-	if (c->n_q >= RECOVER_BATCH || (r->kind == RULE_ENABLED && rule_shares_busy(c, r)))
+	if (c->n_q >= RECOVER_BATCH || (r->kind != RULE_RESERVED && rule_shares_busy(c, r)))
 		settle_quietly(c, now_ms);
 	q = core_room(c) == 0 ? core_queue(c, NULL) : NULL;
 	if (!q)
@@ -180,7 +180,7 @@ static int recover_live(struct core *c, uint64_t now_ms)
 	for (uint32_t s = 0; s < high && !err; s++) {
 		struct rule *r = rule_at(&c->t, s);
 
-		if (r->slot != SLOT_FINAL || r->kind != RULE_ENABLED)
+		if (r->slot != SLOT_FINAL || r->kind == RULE_RESERVED)
 			continue;
 		err = reopen(c, r, now_ms);
 		if (c->n_q >= RECOVER_BATCH)
@@ -229,7 +229,7 @@ int core_recover(struct core *c, uint64_t now_ms)
 		err = bury_one(c, r, now_ms);
 	}
 	settle_quietly(c, now_ms);
-	c->unconfirmed = fw_kept(c->fw) && c->t.n_kind[RULE_ENABLED] > 0;
+	c->unconfirmed = fw_kept(c->fw) && c->t.n_elements > 0;
 	if (!err && !c->unconfirmed)
 		err = recover_live(c, now_ms);
 	if (c->t.n_rules || dead || bad)
@@ -256,7 +256,7 @@ bool core_restore(struct core *c, uint64_t now_ms)
 	for (unsigned n = 0; c->restore_at < high && n < RESTORE_SLICE; c->restore_at++) {
 		struct rule *r = rule_at(&c->t, c->restore_at);
 
-		if (r->slot != SLOT_FINAL || r->kind != RULE_ENABLED)
+		if (r->slot != SLOT_FINAL || r->kind == RULE_RESERVED)
 			continue;
 		if (r->batch == c->batch || rule_shares_busy(c, r))
 			core_flush(c, now_ms);

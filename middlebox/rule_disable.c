@@ -1,8 +1,10 @@
 /*
- * PDR (RFC 4540 §8.8). A disable rule takes effect at once for new requests;
- * the enable rules that it meets are then looked up: by one address where the
- * disable rule names one, else by a scan. Long searches and many ends go on
+ * PDR (RFC 4540 §8.8). A disable rule takes effect at once for new requests,
+ * and with the batch for what the firewall permits otherwise. Once the kernel
+ * has it, the enable rules that it meets are looked up: by one address where
+ * the disable rule names one, else by a scan. Long searches and many ends go on
  * in slices; the reply, and the events it causes, wait for the last of them.
+ * If the kernel refuses the disable rule, nothing ends.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -65,18 +67,22 @@ uint16_t core_pdr(struct core *c, struct session *s, struct request *q, const st
 		return err;
 	if (lifetime == 0)
 		return SIMCO_CONFIGURATION_FAILED; /* and nothing is terminated */
-	if (c->n_txn > 0)
-		core_flush(c, now_ms); /* so that every enable rule is settled */
 	r = room_for_sweep(c) == 0 ? core_new_rule(c, s, false, now_ms) : NULL;
 	if (!r)
 		return SIMCO_NO_RESOURCES;
 	r->kind = RULE_DISABLED;
 	r->in = in;
 	r->ex = ex;
+	r->direction = SIMCO_BIDIRECTIONAL;
 	r->expires_ms = now_ms + lifetime * 1000ull;
 	rule_link(&c->t, r);
 	rule_link_tuples(&c->t, r);
-	ledger_set(r, SLOT_FINAL);
+	if (rule_shares_busy(c, r))
+		core_flush(c, now_ms);
+	q->act = ACT_OPEN;
+	q->slot = rule_slot(&c->t, r);
+	ledger_set(r, SLOT_NEW);
+	rule_open_ops(c, q, r, now_ms);
 	q->reply.type = SIMCO_PDR_REP;
 	q->reply.pid = r->pid;
 	q->reply.lifetime = lifetime;
@@ -140,19 +146,22 @@ static bool sweep_quickly(struct core *c, struct rule *d, uint64_t now_ms)
 	       sweep_chain(c, d, rule_at_wild(&c->t, at), at, &looked, &ends, now_ms);
 }
 
-void core_sweep_begin(struct core *c, uint32_t pid, uint64_t now_ms)
+void core_sweep_add(struct core *c, uint32_t pid)
 {
-	struct rule *d = rule_by_pid(&c->t, pid);
-
-	c->sweeps[c->n_sweeps++] = (struct sweep){.pid = pid, .at = 0};
-	if (c->t.n_kind[RULE_ENABLED] == 0 || sweep_quickly(c, d, now_ms))
-		c->sweeps[c->n_sweeps - 1].at = RULE_NONE;
+	c->sweeps[c->n_sweeps++] = (struct sweep){.pid = pid, .fresh = true};
 }
 
 static void sweep_slice(struct core *c, struct sweep *w, struct rule *d, uint64_t now_ms)
 {
 	uint32_t high = ledger_high(&c->t.led), slots = 0, ends = 0;
 
+	if (w->fresh) {
+		w->fresh = false;
+		if (c->t.n_kind[RULE_ENABLED] == 0 || sweep_quickly(c, d, now_ms)) {
+			w->at = RULE_NONE;
+			return;
+		}
+	}
 	for (; w->at < high && slots < SLICE_SLOTS && ends < SLICE_ENDS; w->at++, slots++) {
 		struct rule *r = rule_at(&c->t, w->at);
 
@@ -166,8 +175,22 @@ static void sweep_slice(struct core *c, struct sweep *w, struct rule *d, uint64_
 		w->at = RULE_NONE;
 }
 
+/* A disable rule that could not end what it meets: as if it had never been. */
+static void take_back(struct core *c, struct rule *d, uint64_t now_ms)
+{
+	struct request *q = core_room(c) == 0 ? core_queue(c, NULL) : NULL;
+
+	if (q) {
+		rule_finish(c, q, d, now_ms);
+		core_flush(c, now_ms);
+	} else {
+		d->expires_ms = now_ms;
+		rule_moved(&c->t, d);
+	}
+}
+
 /* The reply of the disable rule and what it caused may go; the kernel has it all. */
-static void sweep_finish(struct core *c, const struct sweep *w)
+static void sweep_finish(struct core *c, const struct sweep *w, uint64_t now_ms)
 {
 	struct rule *d = rule_by_pid(&c->t, w->pid);
 
@@ -183,7 +206,7 @@ static void sweep_finish(struct core *c, const struct sweep *w)
 		}
 	}
 	if (w->failed && d)
-		rule_drop(c, d);
+		take_back(c, d, now_ms);
 }
 
 /* One slice of every sweep, settled with the kernel. True: some go on. */
@@ -201,8 +224,10 @@ bool core_sweep(struct core *c, uint64_t now_ms)
 	core_flush(c, now_ms);
 	for (size_t i = 0; i < c->n_sweeps;) {
 		if (c->sweeps[i].at == RULE_NONE) {
-			sweep_finish(c, &c->sweeps[i]);
+			struct sweep done = c->sweeps[i];
+
 			c->sweeps[i] = c->sweeps[--c->n_sweeps];
+			sweep_finish(c, &done, now_ms);
 		} else {
 			i++;
 		}

@@ -1,6 +1,7 @@
 /*
  * What a rule is in the kernel: elements, shared with its twins (rules of the
- * same tuples), and bindings, shared with every rule of the same A0.
+ * same tuples), and bindings, shared with every rule of the same A0. Those of a
+ * disable rule block, in both directions.
  *
  * Open: bindings, elements, then the conntrack entries of the flow. Close:
  * elements, bindings, then the same entries (ARCHITECTURE.md, rule d).
@@ -119,7 +120,7 @@ static void bind_ops(struct core *c, struct request *q, const struct rule *r, bo
 static void open_op(struct core *c, struct request *q, const struct rule *r, unsigned i,
 		    uint8_t direction, uint64_t until, uint64_t now_ms)
 {
-	struct fw_op *op = core_op(c, q, FW_OPEN);
+	struct fw_op *op = core_op(c, q, r->kind == RULE_DISABLED ? FW_BLOCK : FW_OPEN);
 
 	rule_match(r, direction, i, &op->match);
 	op->lifetime_ms = kernel_ms(c, until, now_ms);
@@ -162,7 +163,8 @@ void rule_open_ops(struct core *c, struct request *q, struct rule *r, uint64_t n
 	r->since_ms = now_ms;
 	bind_ops(c, q, r, false, now_ms);
 	element_ops(c, q, r, &fresh, now_ms);
-	for (unsigned i = 0; i < rule_pairs(r); i++) {
+	/* What is disabled meets its elements before conntrack's word counts. */
+	for (unsigned i = 0; i < rule_pairs(r) && r->kind == RULE_ENABLED; i++) {
 		if (fresh >> i & 1)
 			forget_op(c, q, r, i);
 	}
@@ -236,7 +238,7 @@ static void unbind_op(struct core *c, struct request *q, const struct rule *r, u
 static void close_element(struct core *c, struct request *q, const struct rule *r, unsigned i,
 			  const struct twins *w, uint64_t now_ms)
 {
-	bool gone = false;
+	bool disable = r->kind == RULE_DISABLED, gone = false;
 
 	for (size_t k = 0; k < ARRAY_LEN(directions); k++) {
 		uint8_t d = directions[k];
@@ -244,8 +246,8 @@ static void close_element(struct core *c, struct request *q, const struct rule *
 		if (!(r->direction & d))
 			continue;
 		if (w->until[d] == 0) {
-			rule_match(r, d, i, &core_op(c, q, FW_CLOSE)->match);
-			gone = true;
+			rule_match(r, d, i, &core_op(c, q, disable ? FW_UNBLOCK : FW_CLOSE)->match);
+			gone = !disable;
 		} else { /* its timeout may have been this rule's */
 			open_op(c, q, r, i, d, w->until[d], now_ms);
 		}

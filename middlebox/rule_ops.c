@@ -53,7 +53,7 @@ void rule_finish(struct core *c, struct request *q, struct rule *r, uint64_t now
 	q->act = ACT_CLOSE;
 	q->slot = rule_slot(&c->t, r);
 	r->batch = c->batch;
-	if (r->kind == RULE_ENABLED) {
+	if (r->kind != RULE_RESERVED) {
 		ledger_set(r, SLOT_CLOSING);
 		rule_close_ops(c, q, r, now_ms);
 	}
@@ -339,7 +339,7 @@ uint16_t core_plc(struct core *c, struct session *s, struct request *q, const st
 	/* A disable rule is about to end it (§8.8.2). */
 	if (lifetime > 0 && r->kind == RULE_ENABLED && c->n_sweeps && rule_disabled_by(&c->t, r))
 		return SIMCO_LIFETIME_NOT_EXTENDED;
-	if (r->kind == RULE_ENABLED && rule_shares_busy(c, r))
+	if (r->kind != RULE_RESERVED && rule_shares_busy(c, r))
 		core_flush(c, now_ms);
 	q->slot = rule_slot(&c->t, r);
 	reply_event(q, r, lifetime);
@@ -352,7 +352,7 @@ uint16_t core_plc(struct core *c, struct session *s, struct request *q, const st
 	q->old_expires = r->expires_ms;
 	r->expires_ms = now_ms + lifetime * 1000ull;
 	rule_moved(&c->t, r);
-	if (r->kind == RULE_ENABLED)
+	if (r->kind != RULE_RESERVED)
 		rule_refresh_ops(c, q, r, now_ms);
 	q->reply.type = SIMCO_PLC_REP;
 	q->reply.lifetime = lifetime;

@@ -359,6 +359,14 @@ uint32_t rule_count(const struct rule_table *t, uint16_t owner)
 
 /* ---- tuples ------------------------------------------------------------------- */
 
+/* Open elements of one rule, of rules of several pairs, and blocked ones never coincide. */
+enum twin_form { TWIN_ONE, TWIN_PAIRS, TWIN_DISABLED };
+
+static enum twin_form twin_form(const struct rule *r)
+{
+	return r->kind == RULE_DISABLED ? TWIN_DISABLED : rule_pairs(r) > 1 ? TWIN_PAIRS : TWIN_ONE;
+}
+
 /* Everything that makes two elements the same, without padding. */
 struct twin_end {
 	uint8_t addr[16];
@@ -368,7 +376,7 @@ struct twin_end {
 struct twin_key {
 	struct twin_end end[2];
 	uint16_t ports[4];
-	uint8_t protocol, ranged;
+	uint8_t protocol, form; /* enum twin_form */
 };
 
 _Static_assert(sizeof(struct twin_key) == 46, "no padding in a hashed key");
@@ -412,11 +420,12 @@ static struct twin_end twin_end(const struct addr_prefix *p)
  * element and its mirror hash alike: what is outbound for one rule may be
  * inbound for another whose ends are the other way round.
  */
-static uint32_t twin_hash(const struct rule_table *t, const struct fw_match *m, bool ranged)
+static uint32_t twin_hash(const struct rule_table *t, const struct fw_match *m, enum twin_form form)
 {
 	struct twin_key k = {.end = {twin_end(&m->src), twin_end(&m->dst)},
 			     .protocol = m->protocol,
-			     .ranged = ranged};
+			     .form = (uint8_t)form};
+	bool ranged = form == TWIN_PAIRS;
 	uint16_t ports[4] = {m->sport.first, m->sport.last, m->dport.first, m->dport.last};
 	int order = memcmp(&k.end[0], &k.end[1], sizeof(k.end[0]));
 	uint16_t there = (uint16_t)(ports[2] - ports[0]), back = (uint16_t)(ports[0] - ports[2]);
@@ -477,29 +486,29 @@ static unsigned element_count(const struct rule *r)
 
 void rule_link_tuples(struct rule_table *t, struct rule *r)
 {
+	r->twin_hash = rule_hash(t, r);
+	t->n_ranged += rule_pairs(r) > 1;
+	t->n_elements += element_count(r);
+	chain_push(t, head(&t->by_twin, r->twin_hash), r, LINK(twins));
 	if (r->kind == RULE_DISABLED) {
 		chain_push(t, disabled_head(t, r), r, LINK(external));
 		chain_push(t, &t->disabled, r, LINK(internal));
 		return;
 	}
-	r->twin_hash = rule_hash(t, r);
-	t->n_ranged += rule_pairs(r) > 1;
-	t->n_elements += element_count(r);
-	chain_push(t, head(&t->by_twin, r->twin_hash), r, LINK(twins));
 	chain_push(t, end_head(t, SIMCO_INTERNAL, &r->in), r, LINK(internal));
 	chain_push(t, end_head(t, SIMCO_EXTERNAL, &r->ex), r, LINK(external));
 }
 
 void rule_unlink_tuples(struct rule_table *t, struct rule *r)
 {
+	t->n_ranged -= rule_pairs(r) > 1;
+	t->n_elements -= element_count(r);
+	chain_remove(t, head(&t->by_twin, r->twin_hash), r, LINK(twins));
 	if (r->kind == RULE_DISABLED) {
 		chain_remove(t, disabled_head(t, r), r, LINK(external));
 		chain_remove(t, &t->disabled, r, LINK(internal));
 		return;
 	}
-	t->n_ranged -= rule_pairs(r) > 1;
-	t->n_elements -= element_count(r);
-	chain_remove(t, head(&t->by_twin, r->twin_hash), r, LINK(twins));
 	chain_remove(t, end_head(t, SIMCO_INTERNAL, &r->in), r, LINK(internal));
 	chain_remove(t, end_head(t, SIMCO_EXTERNAL, &r->ex), r, LINK(external));
 }
@@ -524,29 +533,33 @@ uint32_t rule_hash(struct rule_table *t, const struct rule *r)
 	struct fw_match m;
 
 	rule_match(r, SIMCO_OUTBOUND, 0, &m);
-	return twin_hash(t, &m, rule_pairs(r) > 1);
+	return twin_hash(t, &m, twin_form(r));
 }
 
 void rule_each_twin(struct rule_table *t, const struct rule *r, unsigned i, rule_twin_fn fn,
 		    void *arg)
 {
 	bool known = r->twin_hash && rule_pairs(r) == 1;
+	bool disabled = r->kind == RULE_DISABLED;
+	enum twin_form form = disabled ? TWIN_DISABLED : TWIN_ONE;
+	enum twin_form last = !disabled && t->n_ranged ? TWIN_PAIRS : form;
 	struct fw_match m;
 	bool have = false;
 
-	for (int ranged = 0; ranged < (t->n_ranged ? 2 : 1); ranged++) {
+	for (; form <= last; form++) {
 		uint32_t h = r->twin_hash, s;
 
-		if (!known || ranged) {
+		if (!known || form == TWIN_PAIRS) {
 			rule_match(r, SIMCO_OUTBOUND, i, &m);
-			h = twin_hash(t, &m, ranged);
+			h = twin_hash(t, &m, form);
 			have = true;
 		}
 		for (s = *head(&t->by_twin, h); s != RULE_NONE;) {
 			struct rule *twin = rule_at(t, s);
 
 			s = twin->twins.next;
-			if (twin == r || twin->twin_hash != h)
+			if (twin == r || twin->twin_hash != h ||
+			    (twin->kind == RULE_DISABLED) != disabled)
 				continue;
 			if (!have)
 				rule_match(r, SIMCO_OUTBOUND, i, &m);

@@ -70,8 +70,8 @@ uint32_t rule_count(const struct rule_table *t, uint16_t owner);
 /* What a rule of these tuples is found under; probes keep it in twin_hash. */
 uint32_t rule_hash(struct rule_table *t, const struct rule *r);
 /*
- * Walks the enable rules (r itself is left out) that hold the i-th elements of
- * `r` too; `mirrored`: its inbound one is r's outbound one and the other way round.
+ * Walks the rules of its kind (r itself is left out) that hold the i-th elements
+ * of `r` too; `mirrored`: its inbound one is r's outbound one and the other way round.
  */
 typedef void (*rule_twin_fn)(struct rule *twin, bool mirrored, void *arg);
 void rule_each_twin(struct rule_table *t, const struct rule *r, unsigned i, rule_twin_fn fn,

@@ -131,7 +131,7 @@ unsigned rule_pairs(const struct rule *r)
 {
 	const struct tuple *in = &r->in, *ex = &r->ex;
 
-	if (tuple_port_any(in))
+	if (r->kind == RULE_DISABLED || tuple_port_any(in))
 		return 1;
 	if (!tuple_port_any(ex) || (r->flags & RULE_NAT))
 		return in->range;

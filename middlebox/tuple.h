@@ -27,7 +27,7 @@ bool tuple_overlaps(const struct tuple *a, const struct tuple *b);
 /* RFC 4540 §8.8.1: some packet matches A0 and A3 of both. */
 bool rule_conflicts(const struct rule *a, const struct rule *b);
 
-/* Elements per direction. */
+/* Elements per direction. Port ranges on both ends are parallel pairs; all with all to disable. */
 unsigned rule_pairs(const struct rule *r);
 /* The i-th one; `direction` is SIMCO_INBOUND or SIMCO_OUTBOUND. */
 void rule_match(const struct rule *r, uint8_t direction, unsigned i, struct fw_match *m);

@@ -339,13 +339,14 @@ static void settle(struct kit *k)
 
 static void no_refusals(struct kit *k)
 {
-	for (unsigned t = FW_OPEN; t <= FW_UNBIND; t++)
+	for (unsigned t = FW_OPEN; t <= FW_UNBLOCK; t++)
 		fw_fake_refuse(k->fw, t, 0);
 }
 
 void kit_step(struct kit *k, struct kit_input *in)
 {
-	static const enum fw_op_type refusable[] = {FW_OPEN, FW_CLOSE, FW_BIND, FW_UNBIND};
+	static const enum fw_op_type refusable[] = {FW_OPEN,   FW_CLOSE, FW_BIND,
+						    FW_UNBIND, FW_BLOCK, FW_UNBLOCK};
 	struct simco_msg m;
 	uint8_t what = below(in, 64);
 
@@ -360,7 +361,7 @@ void kit_step(struct kit *k, struct kit_input *in)
 		core_commit(k->core, k->now);
 		kit_time(k, in->next(in) * 100ull);
 	} else if (what == 54) {
-		fw_fake_refuse(k->fw, refusable[below(in, 4)], 1 + below(in, 2));
+		fw_fake_refuse(k->fw, refusable[below(in, ARRAY_LEN(refusable))], 1 + below(in, 2));
 	} else if (what == 55 && *k->file) {
 		settle(k);
 		kit_stop(k);
@@ -402,15 +403,15 @@ static void is_earlier(struct rule *twin, bool mirrored, void *arg)
 		f->earlier = true;
 }
 
-/* Distinct elements that the rules want. */
-static size_t wanted_elements(struct core *c)
+/* Distinct elements that the rules of a kind want. */
+static size_t wanted_elements(struct core *c, enum rule_kind kind)
 {
 	size_t n = 0;
 
 	for (uint32_t s = 0; s < ledger_high(&c->t.led); s++) {
 		struct rule *r = rule_at(&c->t, s);
 
-		if (r->slot == SLOT_FREE || r->kind != RULE_ENABLED)
+		if (r->slot == SLOT_FREE || r->kind != kind)
 			continue;
 		CHECK(r->slot == SLOT_FINAL);
 		for (unsigned i = 0; i < rule_pairs(r); i++) {
@@ -464,7 +465,8 @@ void kit_check(struct kit *k)
 	kit_time(k, 1001); /* what a refusal put off is done by now */
 	CHECK(fw_fake_conflicts(k->fw) == 0);
 	CHECK(core_audit(c, k->now, print_difference, NULL) == 0);
-	CHECK(fw_fake_elements(k->fw) == wanted_elements(c));
+	CHECK(fw_fake_elements(k->fw) == wanted_elements(c, RULE_ENABLED));
+	CHECK(fw_fake_blocked(k->fw) == wanted_elements(c, RULE_DISABLED));
 	CHECK(fw_fake_bindings(k->fw) == c->nat.n_bindings);
 	CHECK(taken(c->nat.pools, c->nat.n_pools) ==
 	      c->nat.n_bindings + reserved_ports(c, RULE_NAT));

@@ -674,17 +674,23 @@ static void cmd_kernel(struct script *s)
 	struct addr_port from, to;
 	uint8_t protocol;
 	bool pass = strcmp(s->word[1], "passes") == 0;
+	bool block = strcmp(s->word[1], "blocks") == 0, spare = strcmp(s->word[1], "spares") == 0;
 
 	compare_number(s, "elements", fw_fake_elements(s->fw));
+	compare_number(s, "blocked", fw_fake_blocked(s->fw));
 	compare_number(s, "bindings", fw_fake_bindings(s->fw));
 	compare_number(s, "faces", fw_fake_faces(s->fw));
 	compare_number(s, "forgets", fw_fake_forgets(s->fw));
-	if (!pass && strcmp(s->word[1], "drops") != 0)
+	if (!pass && !block && !spare && strcmp(s->word[1], "drops") != 0)
 		return;
-	if (!flow(s, 2, &protocol, &from, &to))
+	if (!flow(s, 2, &protocol, &from, &to)) {
 		fail(s, "not a flow");
-	else if (fw_fake_passes(s->fw, protocol, &from, &to) != pass)
+	} else if (block || spare) {
+		if (fw_fake_blocks(s->fw, protocol, &from, &to) != block)
+			fail(s, "the kernel %s it", block ? "spares" : "blocks");
+	} else if (fw_fake_passes(s->fw, protocol, &from, &to) != pass) {
 		fail(s, "the kernel %s it", pass ? "drops" : "passes");
+	}
 }
 
 static void cmd_traffic(struct script *s)
@@ -706,13 +712,20 @@ static void cmd_traffic(struct script *s)
 
 static void cmd_refuse(struct script *s)
 {
-	const char *w = s->word[1];
-	enum fw_op_type type = strcmp(w, "open") == 0	 ? FW_OPEN
-			       : strcmp(w, "close") == 0 ? FW_CLOSE
-			       : strcmp(w, "bind") == 0	 ? FW_BIND
-							 : FW_UNBIND;
+	static const struct {
+		const char *word;
+		enum fw_op_type type;
+	} types[] = {{"open", FW_OPEN},	    {"close", FW_CLOSE}, {"bind", FW_BIND},
+		     {"unbind", FW_UNBIND}, {"block", FW_BLOCK}, {"unblock", FW_UNBLOCK}};
 
-	fw_fake_refuse(s->fw, type, (unsigned)strtoul(s->word[2], NULL, 10));
+	for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+		if (strcmp(types[i].word, s->word[1]) == 0) {
+			fw_fake_refuse(s->fw, types[i].type,
+				       (unsigned)strtoul(s->word[2], NULL, 10));
+			return;
+		}
+	}
+	fail(s, "no operation %s", s->word[1]);
 }
 
 static void difference(const char *text, void *arg)

@@ -66,7 +66,7 @@ static void test_exact_key(void **state)
 	struct fw_elem e[FW_OP_ELEMS];
 
 	assert_true(fw_match_exact(&m));
-	assert_int_equal(fw_match_elems(f, &m, e), 1);
+	assert_int_equal(fw_match_elems(f, false, &m, e), 1);
 	assert_ptr_equal(e[0].set, &f->fixed[FW_EXACT4]);
 	assert_int_equal(e[0].set->key_len, sizeof(want));
 	assert_memory_equal(e[0].key, want, sizeof(want));
@@ -79,7 +79,7 @@ static void test_exact_key_of_ipv6(void **state)
 	struct fw_elem e[FW_OP_ELEMS];
 
 	m.protocol = IPPROTO_TCP;
-	assert_int_equal(fw_match_elems(f, &m, e), 1);
+	assert_int_equal(fw_match_elems(f, false, &m, e), 1);
 	assert_ptr_equal(e[0].set, &f->fixed[FW_EXACT6]);
 	assert_int_equal(e[0].set->key_len, 44);
 	assert_int_equal(e[0].key[0], IPPROTO_TCP);
@@ -95,7 +95,7 @@ static void test_both_protocols_are_two_elements(void **state)
 	struct fw_elem e[FW_OP_ELEMS];
 
 	m.protocol = 0;
-	assert_int_equal(fw_match_elems(*state, &m, e), 2);
+	assert_int_equal(fw_match_elems(*state, false, &m, e), 2);
 	assert_int_equal(e[0].key[0], IPPROTO_UDP);
 	assert_int_equal(e[1].key[0], IPPROTO_TCP);
 }
@@ -113,7 +113,7 @@ static void test_every_shape(void **state)
 		unsigned fields =
 			1u + !!(shape & 1) + !!(shape & 2) + !!(shape & 4) + !!(shape & 8);
 
-		assert_int_equal(fw_match_elems(f, &m, e), 1);
+		assert_int_equal(fw_match_elems(f, false, &m, e), 1);
 		assert_ptr_equal(e[0].set, &f->shapes[0][shape]);
 		assert_int_equal(e[0].set->fields, fields);
 		assert_int_equal(e[0].set->key_len, 4 * fields);
@@ -128,10 +128,10 @@ static void test_the_cap_on_shapes(void **state)
 
 	for (int i = 1; i <= FW_SHAPES_MAX; i++)
 		f->shapes[0][i].state = FW_SET_PRESENT;
-	assert_int_equal(fw_match_elems(f, &m, e), 1);
+	assert_int_equal(fw_match_elems(f, false, &m, e), 1);
 	assert_null(e[0].set); /* goes to the interval sets */
 	f->shapes[0][1].state = FW_SET_ABSENT;
-	assert_int_equal(fw_match_elems(f, &m, e), 1);
+	assert_int_equal(fw_match_elems(f, false, &m, e), 1);
 	assert_ptr_equal(e[0].set, &f->shapes[0][12]);
 }
 
@@ -144,7 +144,7 @@ static void test_range_keys(void **state)
 	struct fw_match m = match("10.1.0.0/25", 5000, 5001, "0.0.0.0/0", 0, 65535);
 	struct fw_elem e[FW_OP_ELEMS];
 
-	assert_int_equal(fw_match_elems(*state, &m, e), 1);
+	assert_int_equal(fw_match_elems(*state, false, &m, e), 1);
 	assert_null(e[0].set);
 	assert_memory_equal(e[0].key, first, sizeof(first));
 	assert_memory_equal(e[0].end, last, sizeof(last));
@@ -157,9 +157,9 @@ static void test_what_makes_no_sense(void **state)
 	struct fw_match none = {.protocol = IPPROTO_UDP};
 	struct fw_elem e[FW_OP_ELEMS];
 
-	assert_int_equal(fw_match_elems(*state, &mixed, e), ERR_INVALID);
-	assert_int_equal(fw_match_elems(*state, &backwards, e), ERR_INVALID);
-	assert_int_equal(fw_match_elems(*state, &none, e), ERR_INVALID);
+	assert_int_equal(fw_match_elems(*state, false, &mixed, e), ERR_INVALID);
+	assert_int_equal(fw_match_elems(*state, false, &backwards, e), ERR_INVALID);
+	assert_int_equal(fw_match_elems(*state, false, &none, e), ERR_INVALID);
 }
 
 static struct addr_port end(const char *s)
@@ -205,18 +205,18 @@ static void test_layers(void **state)
 	struct fw_match c = match("10.1.0.0/24", 5011, 5020, "0.0.0.0/0", 0, 65535);
 	struct fw_range *slot;
 
-	assert_ptr_equal(fw_range_place(f, &a, later), &f->layers[0][0]);
-	assert_ptr_equal(fw_range_place(f, &b, later), &f->layers[0][1]);
+	assert_ptr_equal(fw_range_place(f, false, &a, later), &f->layers[0][0]);
+	assert_ptr_equal(fw_range_place(f, false, &b, later), &f->layers[0][1]);
 	/* beside a in the first layer it overlaps nothing */
-	assert_ptr_equal(fw_range_place(f, &c, later), &f->layers[0][0]);
+	assert_ptr_equal(fw_range_place(f, false, &c, later), &f->layers[0][0]);
 	/* again: where it is */
-	assert_ptr_equal(fw_range_place(f, &b, later), &f->layers[0][1]);
-	assert_ptr_equal(fw_range_find(f, &c, &slot), &f->layers[0][0]);
+	assert_ptr_equal(fw_range_place(f, false, &b, later), &f->layers[0][1]);
+	assert_ptr_equal(fw_range_find(f, false, &c, &slot), &f->layers[0][0]);
 	/* what overlaps in one field only does not overlap */
 	b.protocol = IPPROTO_TCP;
-	assert_ptr_equal(fw_range_place(f, &b, later), &f->layers[0][0]);
+	assert_ptr_equal(fw_range_place(f, false, &b, later), &f->layers[0][0]);
 	slot->expires_ms = 0;
-	assert_null(fw_range_find(f, &c, &slot));
+	assert_null(fw_range_find(f, false, &c, &slot));
 }
 
 static void test_layers_and_slots_are_capped(void **state)
@@ -227,21 +227,21 @@ static void test_layers_and_slots_are_capped(void **state)
 
 	for (uint16_t i = 0; i < FW_LAYERS; i++) {
 		m = match("10.1.0.2", (uint16_t)(5000 + i), 6000, "0.0.0.0/0", 0, 65535);
-		assert_non_null(fw_range_place(f, &m, later));
+		assert_non_null(fw_range_place(f, false, &m, later));
 	}
 	m = match("10.1.0.2", 5500, 6000, "0.0.0.0/0", 0, 65535);
-	assert_null(fw_range_place(f, &m, later));
+	assert_null(fw_range_place(f, false, &m, later));
 	for (uint16_t i = 0; i < FW_RANGES_MAX - FW_LAYERS; i++) {
 		uint16_t first = (uint16_t)(10000 + 2 * i);
 
 		m = match("10.1.0.2", first, (uint16_t)(first + 1), "0.0.0.0/0", 0, 65535);
-		assert_ptr_equal(fw_range_place(f, &m, later), &f->layers[0][0]);
+		assert_ptr_equal(fw_range_place(f, false, &m, later), &f->layers[0][0]);
 	}
 	m = match("10.1.0.2", 40000, 40001, "0.0.0.0/0", 0, 65535);
-	assert_null(fw_range_place(f, &m, later));
+	assert_null(fw_range_place(f, false, &m, later));
 	/* an expired one makes room */
 	f->ranges[0][20].expires_ms = 1;
-	assert_non_null(fw_range_place(f, &m, later));
+	assert_non_null(fw_range_place(f, false, &m, later));
 }
 
 int main(void)

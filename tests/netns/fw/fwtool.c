@@ -4,8 +4,10 @@
  * "ok ..." or "error ...".
  *
  *   open|close PROTO SRC DST [MS]      bind|unbind PROTO A0 A2 MS [A1 A3]
+ *   block|unblock PROTO SRC DST [MS]
  *   forget PROTO SRC DST [A0 A2 [A1 A3]]      txn      commit
- *   counters|audit PROTO SRC DST       quarantined PROTO A2
+ *   counters|audit|audit-block PROTO SRC DST
+ *   audit-bind PROTO A0 A2 [A1 A3]     quarantined PROTO A2
  *   work poll lost reinstall reconfigure foreign features stats quit remove
  *   bench N CHUNK NAT                  cost of opening and closing N flows
  *
@@ -35,6 +37,7 @@ struct tool {
 	struct fw_pool pools[LIST_MAX];
 	struct fw_source sources[LIST_MAX];
 	struct fw_static statics[LIST_MAX];
+	struct addr_port control[LIST_MAX];
 	const char *inside[LIST_MAX], *outside[LIST_MAX];
 	bool adopt;
 	struct fw *fw;
@@ -151,6 +154,8 @@ static void parse_option(struct tool *t, const char *name, char *value)
 		c->force_off = (unsigned)strtoul(value, NULL, 10);
 	} else if (strcmp(name, "--omit") == 0) {
 		c->omit = (unsigned)strtoul(value, NULL, 10);
+	} else if (strcmp(name, "--control") == 0) {
+		t->control[c->n_control++] = addr_port_of(value);
 	} else if (strcmp(name, "--max") == 0) {
 		c->max_elements = strtoul(value, NULL, 10);
 	} else {
@@ -283,14 +288,32 @@ static struct fw_binding binding_of(char **w, size_t n)
 	return b;
 }
 
+static bool match_type(const char *word, enum fw_op_type *type)
+{
+	static const struct {
+		const char *word;
+		enum fw_op_type type;
+	} types[] = {{"open", FW_OPEN},
+		     {"close", FW_CLOSE},
+		     {"block", FW_BLOCK},
+		     {"unblock", FW_UNBLOCK}};
+
+	for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+		if (strcmp(types[i].word, word) == 0) {
+			*type = types[i].type;
+			return true;
+		}
+	}
+	return false;
+}
+
 static bool operation(struct tool *t, char **w, size_t n)
 {
 	struct fw_op op = {0};
 
-	if (strcmp(w[0], "open") == 0 || strcmp(w[0], "close") == 0) {
+	if (match_type(w[0], &op.type)) {
 		if (n < 4)
 			die("operation", w[0]);
-		op.type = w[0][0] == 'o' ? FW_OPEN : FW_CLOSE;
 		op.match = match_of(w + 1);
 		op.lifetime_ms = n > 4 ? strtoul(w[4], NULL, 10) : 0;
 	} else if (strcmp(w[0], "bind") == 0 || strcmp(w[0], "unbind") == 0) {
@@ -348,6 +371,24 @@ static void print_stats(struct tool *t)
 	       (unsigned long long)s.reinstalls, (unsigned long long)s.enobufs);
 }
 
+static void audit(struct tool *t, char **w, size_t n)
+{
+	struct fw_op op = {.type = FW_OPEN};
+	uint64_t ms = 0;
+	int err;
+
+	if (strcmp(w[0], "audit-bind") == 0) {
+		op.type = FW_BIND;
+		op.binding = binding_of(w + 2, n - 2);
+		op.binding.protocol = protocol_of(w[1]);
+	} else {
+		op.type = strcmp(w[0], "audit-block") == 0 ? FW_BLOCK : FW_OPEN;
+		op.match = match_of(w + 1);
+	}
+	err = fw_audit(t->fw, &op, &ms);
+	answer(err, 1, ms, 0);
+}
+
 static void question(struct tool *t, char **w, size_t n)
 {
 	uint64_t a = 0, b = 0;
@@ -360,10 +401,8 @@ static void question(struct tool *t, char **w, size_t n)
 		m = match_of(w + 1);
 		err = fw_counters(t->fw, &m, &a, &b);
 		answer(err, 2, a, b);
-	} else if (strcmp(w[0], "audit") == 0 && n == 4) {
-		m = match_of(w + 1);
-		err = fw_audit(t->fw, &m, &a);
-		answer(err, 1, a, 0);
+	} else if (strncmp(w[0], "audit", 5) == 0 && n >= 4) {
+		audit(t, w, n);
 	} else if (strcmp(w[0], "quarantined") == 0 && n == 3) {
 		a2 = addr_port_of(w[2]);
 		printf("ok %d\n", fw_quarantined(t->fw, protocol_of(w[1]), &a2));
@@ -432,6 +471,7 @@ int main(int argc, char **argv)
 	t.cfg.pools = t.pools;
 	t.cfg.sources = t.sources;
 	t.cfg.statics = t.statics;
+	t.cfg.control = t.control;
 	t.cfg.inside_if = t.inside;
 	t.cfg.outside_if = t.outside;
 	for (int i = 1; i + 1 < argc; i += 2)
