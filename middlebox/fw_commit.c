@@ -43,6 +43,7 @@ struct fw_commit {
 	int *result;
 	unsigned budget;
 	bool whole; /* the batch failed as a whole, naming nobody */
+	bool lost;  /* answers were lost: some may not have been named, the outcome is unknown */
 	bool clash; /* a map had other data under a key: not an error yet, replace it */
 	bool raced; /* a removal found nothing: not an error, build again */
 };
@@ -372,7 +373,7 @@ static bool attempt(struct fw_nft *f, size_t from, size_t to, uint32_t txn)
 	struct fw_commit *c = f->commit;
 	int err;
 
-	c->whole = c->raced = false;
+	c->whole = c->raced = c->lost = false;
 	while (build_failed(f, from, to, txn))
 		;
 	if (f->batch.n <= 1) {
@@ -384,10 +385,12 @@ static bool attempt(struct fw_nft *f, size_t from, size_t to, uint32_t txn)
 	settle(f, err == 0);
 	if (err == 0)
 		return true;
-	if (err == -ENOBUFS)
-		f->stats.enobufs++;
-	else
-		f->stats.aborts++;
+	c->lost = err == -ENOBUFS;
+	if (c->lost) {
+		log_warn("fw: answers to a batch of %u messages were lost", f->batch.n);
+		return false;
+	}
+	f->stats.aborts++;
 	if (err < 0) {
 		log_err("fw: sending %zu octets: %s", f->batch.len, strerror(-err));
 		c->whole = true;
@@ -414,24 +417,33 @@ static void commit_singly(struct fw_nft *f, size_t from, size_t to)
 				break;
 			} else {
 				c->budget--;
-				if (!c->raced)
+				if (!c->raced && !c->lost)
 					refuse(f, op, "the batch failed");
 			}
 		}
 	}
 }
 
+/*
+ * Sending again does no harm: operations say what is to be there, not what is to change. So that
+ * is also how the outcome is found out of a batch whose answers were lost, as often as those that
+ * were read take somebody out.
+ */
 static void commit_chunk(struct fw_nft *f, size_t from, size_t to)
 {
 	struct fw_commit *c = f->commit;
+	uint64_t refused;
 
 	c->clash = false;
-	if (attempt(f, from, to, ALL))
-		return;
-	if (!c->whole) {
-		f->stats.resubmits++;
+	for (bool first = true;; first = false) {
+		refused = f->stats.refused;
 		if (attempt(f, from, to, ALL))
 			return;
+		if (c->whole || !(first || (c->lost && f->stats.refused > refused)) ||
+		    c->budget == 0)
+			break;
+		c->budget -= c->lost;
+		f->stats.resubmits++;
 	}
 	commit_singly(f, from, to);
 }

@@ -200,6 +200,7 @@ static void read_answers(struct fw_ct *ct)
 		n = recvmmsg(ct->nl.fd, m, ANSWERS, MSG_DONTWAIT, NULL);
 		for (int i = 0; i < n; i++)
 			read_answer(in[i], m[i].msg_len);
+		ct->nl.lost += n < 0 && errno == ENOBUFS;
 	} while (n == ANSWERS || (n < 0 && (errno == EINTR || errno == ENOBUFS)));
 }
 
@@ -281,6 +282,11 @@ void fw_ct_forget(struct fw_ct *ct, const struct fw_op *op)
 		forget_exact(ct, op, IPPROTO_UDP);
 	if (op->match.protocol != IPPROTO_UDP)
 		forget_exact(ct, op, IPPROTO_TCP);
+}
+
+uint64_t fw_ct_lost(const struct fw_ct *ct)
+{
+	return ct->nl.lost;
 }
 
 bool fw_ct_quarantined(const struct fw_ct *ct, uint8_t protocol, const struct addr_port *outside)

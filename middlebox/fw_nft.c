@@ -161,10 +161,13 @@ static void poll_watch(struct fw *fw)
 
 	if (f->watch.fd < 0)
 		return;
-	while ((n = recv(f->watch.fd, in, sizeof(in), MSG_DONTWAIT)) > 0 || errno == ENOBUFS ||
-	       (n < 0 && errno == EINTR)) {
+	for (;;) {
+		n = recv(f->watch.fd, in, sizeof(in), MSG_DONTWAIT);
+		if (n < 0 && errno == ENOBUFS)
+			f->watch.lost++; /* what was lost may be the one about us */
+		else if (n == 0 || (n < 0 && errno != EINTR))
+			break;
 		something = true;
-		errno = 0;
 	}
 	if (!something || f->lost || fw_layout_intact(f))
 		return;
@@ -268,7 +271,11 @@ static unsigned features(const struct fw *fw)
 
 static struct fw_stats stats(const struct fw *fw)
 {
-	return fw_nft_of_const(fw)->stats;
+	const struct fw_nft *f = fw_nft_of_const(fw);
+	struct fw_stats s = f->stats;
+
+	s.enobufs = f->nl.lost + f->watch.lost + fw_ct_lost(f->ct);
+	return s;
 }
 
 static const struct fw_ops nft_ops = {

@@ -211,7 +211,8 @@ void fw_ct_forget(struct fw_ct *ct, const struct fw_op *op);
 void fw_ct_flush(struct fw_ct *ct);
 bool fw_ct_quarantined(const struct fw_ct *ct, uint8_t protocol, const struct addr_port *outside);
 bool fw_ct_work(struct fw_ct *ct);
-int fw_ct_fd(const struct fw_ct *ct); /* -1: nothing to wait for */
+uint64_t fw_ct_lost(const struct fw_ct *ct); /* times that answers were lost */
+int fw_ct_fd(const struct fw_ct *ct);	     /* -1: nothing to wait for */
 
 /* fw_foreign.c */
 void fw_nft_foreign_drops(struct fw *fw, void (*fn)(const char *text, void *arg), void *arg);

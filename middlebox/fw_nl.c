@@ -15,6 +15,7 @@
 
 #define SOCKET_BUFFER (32 << 20) /* a limit, not an allocation: a whole batch is one skb */
 #define DUMP_WAIT_MS 2000
+#define ASK_TRIES 4
 
 int fw_nl_open(struct fw_nl *nl)
 {
@@ -161,6 +162,7 @@ int fw_batch_send(struct fw_batch *b, fw_batch_err_fn fn, void *arg)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == ENOBUFS) {
+			b->nl->lost++;
 			result = -ENOBUFS;
 			continue;
 		}
@@ -188,7 +190,7 @@ static void drain(const struct fw_nl *nl)
 		;
 }
 
-int fw_nl_ask(struct fw_nl *nl, struct nlmsghdr *req, fw_nl_msg_fn fn, void *arg)
+static int ask(struct fw_nl *nl, struct nlmsghdr *req, fw_nl_msg_fn fn, void *arg)
 {
 	uint8_t in[16384] __attribute__((aligned(8)));
 	int err, result = 0;
@@ -204,8 +206,12 @@ int fw_nl_ask(struct fw_nl *nl, struct nlmsghdr *req, fw_nl_msg_fn fn, void *arg
 
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && errno == ENOBUFS) {
+			nl->lost++;
+			return -ENOBUFS;
+		}
 		if (n <= 0)
-			return n < 0 && errno == ENOBUFS ? -ENOBUFS : result;
+			return result;
 		for (; mnl_nlmsg_ok(h, left); h = mnl_nlmsg_next(h, &left)) {
 			const struct nlmsgerr *e = mnl_nlmsg_get_payload(h);
 
@@ -217,6 +223,18 @@ int fw_nl_ask(struct fw_nl *nl, struct nlmsghdr *req, fw_nl_msg_fn fn, void *arg
 				fn(h, arg);
 		}
 	}
+}
+
+int fw_nl_ask(struct fw_nl *nl, struct nlmsghdr *req, fw_nl_msg_fn fn, void *arg)
+{
+	int err;
+
+	for (unsigned tries = 0; tries < ASK_TRIES; tries++) {
+		err = ask(nl, req, fn, arg);
+		if (err != -ENOBUFS)
+			break; /* else the answer may be what was lost */
+	}
+	return err;
 }
 
 int fw_nl_dump(struct fw_nl *nl, struct nlmsghdr *req, fw_nl_msg_fn fn, void *arg)

@@ -18,7 +18,8 @@ struct fw_nl {
 	struct mnl_socket *s;
 	int fd;
 	uint32_t portid;
-	uint32_t seq; /* of the next message */
+	uint32_t seq;  /* of the next message */
+	uint64_t lost; /* times that messages to us were lost (ENOBUFS) */
 };
 
 /* Opens NETLINK_NETFILTER non-blocking with large buffers. 0 or a negative errno. */

@@ -83,6 +83,15 @@ static void link_again(struct core *c, struct rule *r)
 		rule_link_tuples(&c->t, r);
 }
 
+/* Whatever the ledger says: nothing stays open for longer than anybody may ask for. */
+static void bound_expiry(const struct core *c, struct rule *r, uint64_t now_ms)
+{
+	uint64_t most = now_ms + c->conf->max_lifetime * 1000ull;
+
+	if (r->expires_ms > most)
+		r->expires_ms = most;
+}
+
 static bool lives(const struct rule *r, uint64_t now_ms)
 {
 	return r->slot == SLOT_FINAL && r->expires_ms > now_ms;
@@ -206,6 +215,7 @@ int core_recover(struct core *c, uint64_t now_ms)
 			rule_free_slot(&c->t, s);
 			continue;
 		}
+		bound_expiry(c, r, now_ms);
 		if (!lives(r, now_ms))
 			continue;
 		reset_links(r, now_ms);
