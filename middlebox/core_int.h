@@ -78,6 +78,14 @@ struct sweep {
 #define SLICE_ENDS 32u
 #define SLICE_EVENTS 128u
 
+/* The walk over the group at whose first member the idle scan stands. */
+struct idle_walk {
+	uint32_t gid, pid; /* of the next member */
+	uint64_t limit_ms; /* the shortest timeout of its owners, 0: none */
+	uint64_t sign_ms;  /* the latest sign of life noted */
+	unsigned pass;	   /* see idle.c */
+};
+
 /* Where a REST page ended. */
 struct page_end {
 	uint32_t pid, slot;
@@ -113,10 +121,11 @@ struct core {
 
 	struct sweep *sweeps;
 	size_t n_sweeps, cap_sweeps;
-	bool unconfirmed;	/* see core_unconfirmed() */
-	uint32_t restore_at;	/* next slot of core_restore() */
-	uint64_t restore_for;	/* the reinstallation that it answers */
-	uint32_t idle_at;	/* next slot of the idle scan, RULE_NONE: between scans */
+	bool unconfirmed;     /* see core_unconfirmed() */
+	uint32_t restore_at;  /* next slot of core_restore() */
+	uint64_t restore_for; /* the reinstallation that it answers */
+	uint32_t idle_at;     /* next slot of the idle scan, RULE_NONE: between scans */
+	struct idle_walk idle_walk;
 	uint64_t idle_next_ms;	/* start of the next scan */
 	uint64_t idle_every_ms; /* 0: no agent has an idle timeout */
 	struct page_end pages[8];
@@ -202,6 +211,10 @@ bool core_sweep(struct core *c, uint64_t now_ms);
 
 /* expiry.c */
 bool core_expire(struct core *c, uint64_t now_ms);
+/* Queues an end of our own making. False: no memory. */
+bool core_end_quietly(struct core *c, struct rule *r, enum simco_reason reason, uint64_t now_ms);
+
+/* idle.c: one slice of the scan, a new one every c->idle_every_ms. True: call again. */
 bool core_idle(struct core *c, uint64_t now_ms);
 
 /* restart.c */

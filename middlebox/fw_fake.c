@@ -34,6 +34,7 @@ struct fake {
 	void *lost_arg;
 	struct addr_port quarantine;
 	bool quarantined, no_counters;
+	unsigned reads;
 	struct fw_stats stats;
 };
 
@@ -215,6 +216,7 @@ static int fake_counters(struct fw *fw, const struct fw_match *m, uint64_t *pack
 {
 	const struct thing *t = element(fw, m);
 
+	fake(fw)->reads++;
 	if (fake(fw)->no_counters)
 		return ERR_UNSUPPORTED;
 	if (!t)
@@ -509,6 +511,11 @@ struct addr_port fw_fake_outside(const struct fw *fw, uint8_t protocol, const st
 	const struct thing *found = *find(fake(fw), &t);
 
 	return found ? found->b.outside : (struct addr_port){.port = 0};
+}
+
+unsigned fw_fake_reads(const struct fw *fw)
+{
+	return fake(fw)->reads;
 }
 
 uint64_t fw_fake_forgets(const struct fw *fw)

@@ -42,6 +42,8 @@ bool fw_fake_blocks(const struct fw *fw, uint8_t protocol, const struct addr_por
 void fw_fake_remove(struct fw *fw, const struct fw_op *op);
 /* The outside address of A0, port 0: not bound. */
 struct addr_port fw_fake_outside(const struct fw *fw, uint8_t protocol, const struct addr_port *a0);
+/* Readings of counters so far. */
+unsigned fw_fake_reads(const struct fw *fw);
 /* FW_FORGET operations seen. */
 uint64_t fw_fake_forgets(const struct fw *fw);
 /* Bindings that contradicted another one: always a mistake of the caller. */
