@@ -386,7 +386,9 @@ static int listener_open(struct listener *l, const struct rest_conf *conf, const
 	}
 	if (err != 0)
 		log_err("rest: cannot listen on %s: %s", where,
-			err == ERR_EXIST ? "in use" : err_str(err));
+			err == ERR_EXIST   ? "in use"
+			: err == ERR_LIMIT ? "no space or no descriptor left"
+					   : err_str(err));
 	return err;
 }
 

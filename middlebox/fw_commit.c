@@ -426,8 +426,8 @@ static void commit_singly(struct fw_nft *f, size_t from, size_t to)
 
 /*
  * Sending again does no harm: operations say what is to be there, not what is to change. So that
- * is also how the outcome is found out of a batch whose answers were lost, as often as those that
- * were read take somebody out.
+ * is also how the outcome is found out of a batch whose answers were lost. As long as the refusals
+ * that were read take somebody out, all the others go together.
  */
 static void commit_chunk(struct fw_nft *f, size_t from, size_t to)
 {
@@ -439,10 +439,9 @@ static void commit_chunk(struct fw_nft *f, size_t from, size_t to)
 		refused = f->stats.refused;
 		if (attempt(f, from, to, ALL))
 			return;
-		if (c->whole || !(first || (c->lost && f->stats.refused > refused)) ||
-		    c->budget == 0)
+		if (c->whole || c->budget == 0 || !(first || f->stats.refused > refused))
 			break;
-		c->budget -= c->lost;
+		c->budget--;
 		f->stats.resubmits++;
 	}
 	commit_singly(f, from, to);

@@ -17,7 +17,7 @@
 #include "common/log.h"
 #include "middlebox/fw_nft.h"
 
-#define TRIES 3 /* a dump during which the ruleset changed */
+#define TRIES 3 /* a dump during which the ruleset changed, or that was lost */
 
 static struct nlmsghdr *question(void *mem, int type)
 {
@@ -155,7 +155,7 @@ int fw_layout_look_all(struct fw_nft *f, struct fw_table_info *out, struct fw_ch
 
 	for (unsigned tries = 0; tries < TRIES; tries++) {
 		err = look_all(&l);
-		if (err != -EINTR)
+		if (err != -EINTR && err != -ENOBUFS)
 			break;
 	}
 	if (err)
@@ -193,7 +193,7 @@ static size_t count_rules(struct fw_nft *f)
 		n = 0;
 		mnl_attr_put_strz(h, NFTA_RULE_TABLE, f->cfg->table);
 		err = fw_nl_dump(&f->nl, h, on_rule, &n);
-		if (err != -EINTR)
+		if (err != -EINTR && err != -ENOBUFS)
 			return err ? SIZE_MAX : n;
 	}
 	return SIZE_MAX;

@@ -259,6 +259,7 @@ int fw_nl_dump(struct fw_nl *nl, struct nlmsghdr *req, fw_nl_msg_fn fn, void *ar
 			err = wait_readable(nl->fd);
 		else if (n < 0 && errno != EINTR)
 			err = -errno;
+		nl->lost += err == -ENOBUFS;
 		for (; n > 0 && mnl_nlmsg_ok(h, left); h = mnl_nlmsg_next(h, &left)) {
 			const struct nlmsgerr *e = mnl_nlmsg_get_payload(h);
 

@@ -24,7 +24,7 @@ class Daemon(Proc):
 
     program = None
 
-    def __init__(self, ns, directory, policy, name=None, options=()):
+    def __init__(self, ns, directory, policy, name=None, options=(), env=None):
         self.name = name or self.program
         self.policy = policy
         self.policy_file = os.path.join(directory, self.name + ".json")
@@ -32,7 +32,7 @@ class Daemon(Proc):
         super().__init__([os.path.join(BUILD, self.program), *options, self.policy_file],
                          os.path.join(directory, self.name + ".log"), ns,
                          env={"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
-                              "UBSAN_OPTIONS": "print_stacktrace=1"})
+                              "UBSAN_OPTIONS": "print_stacktrace=1", **(env or {})})
         self.rest = Rest(policy["rest"]["listen"][0].removeprefix("unix:"))
 
     def write_policy(self):
@@ -125,8 +125,9 @@ def agent_policy(net, directory, **changes):
 class Site:
     """A topology with both daemons running in it."""
 
-    def __init__(self, net, directory, nat=False, middlebox=None, agent=None, intercept=True):
-        self.net, self.directory = net, str(directory)
+    def __init__(self, net, directory, nat=False, middlebox=None, agent=None, intercept=True,
+                 env=None):
+        self.net, self.directory, self.env = net, str(directory), env
         self.middlebox_policy = middlebox_policy(net, self.directory, nat, **(middlebox or {}))
         self.agent_policy = agent_policy(net, self.directory, **(agent or {}))
         if intercept:
@@ -136,11 +137,12 @@ class Site:
         self.agent.wait_ready()
 
     def start_middlebox(self):
-        self.middlebox = Middlebox(self.net.fw, self.directory, self.middlebox_policy)
+        self.middlebox = Middlebox(self.net.fw, self.directory, self.middlebox_policy,
+                                   env=self.env)
         self.middlebox.wait_healthy()
 
     def start_agent(self):
-        self.agent = Agent(self.net.agent, self.directory, self.agent_policy)
+        self.agent = Agent(self.net.agent, self.directory, self.agent_policy, env=self.env)
         self.agent.wait_healthy()
 
     def rules(self):
