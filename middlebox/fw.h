@@ -55,7 +55,7 @@ enum fw_op_type {
 	/*
 	 * After the batch: delete the conntrack entries of the flow between the
 	 * two ends of `match`, by both tuples: A0->A3 and, when binding.outside is set,
-	 * A3->A2 (rule d of ARCHITECTURE.md). With wildcards: a sliced dump (rule e).
+	 * A3->A2 (rule d of ARCHITECTURE.md). With wildcards: a dump, later (rule e).
 	 */
 	FW_FORGET,
 };
@@ -125,15 +125,19 @@ struct fw_config {
 #define FW_RULE_ICMP 16u      /* ICMP errors of open tuples */
 #define FW_RULE_SOURCE 32u    /* rule f: nat.source */
 
-/* Kernel features, probed by fw_open(). */
+/* Kernel features, probed by fw_open(); the last two hold until a dump shows otherwise. */
 #define FW_FEATURE_DESTROY 1u	     /* NFT_MSG_DESTROYSETELEM (6.3) */
 #define FW_FEATURE_UPDATE_TIMEOUT 2u /* timeout update in place (not in 6.1) */
 #define FW_FEATURE_BATCH_ACK 4u	     /* ACK on batch end (6.10) */
 #define FW_FEATURE_OWNER_PERSIST 8u  /* table flags OWNER and PERSIST (6.9) */
 #define FW_FEATURE_TPROXY 16u	     /* the defragmentation rule */
+#define FW_FEATURE_LATE_DUMP 32u     /* a dump of conntrack holds up no deletions */
+#define FW_FEATURE_CT_FILE 64u	     /* conntrack can be read as a file */
 
 struct fw_stats {
 	uint64_t batches, ops, aborts, resubmits, refused, conntrack_deletes, reinstalls, enobufs;
+	uint64_t dumps;	     /* of conntrack, that have ended */
+	uint64_t forgetting; /* wildcards that wait for one now */
 };
 
 struct fw;
@@ -181,7 +185,10 @@ bool fw_quarantined(struct fw *fw, uint8_t protocol, const struct addr_port *out
 /* Descriptors to watch for reading (at most 2), then call fw_poll(). */
 size_t fw_fds(const struct fw *fw, int fds[2]);
 void fw_poll(struct fw *fw);
-/* Work in slices (rule e dumps); call when true, once per turn. */
+/*
+ * Begins work that waits (rule e dumps, in a thread); call it once per turn that
+ * committed, and in the next turn again when true. fw_poll() goes on with it.
+ */
 bool fw_work(struct fw *fw);
 void fw_on_lost(struct fw *fw, fw_lost_fn fn, void *arg);
 /* Re-creates table, chains, sets and maps after a loss; elements follow by fw_commit(). */

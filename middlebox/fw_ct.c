@@ -13,10 +13,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include <libmnl/libmnl.h>
 #include <linux/filter.h>
@@ -25,44 +25,38 @@
 
 #include "common/errcode.h"
 #include "common/log.h"
+#include "middlebox/fw_ct.h"
 #include "middlebox/fw_nft.h"
 
 #define FLUSH_AT 65536u /* octets collected before they are sent */
 #define JOBS_MAX 4096u
-#define ACTIVE_MAX 64u /* jobs that one dump serves: bounds the work per entry */
 #define TRIES_MAX 3u
 #define ANSWERS 64
-#define SLICE_NS 1000000 /* one slice of a dump */
+#define WALK_FEATURES (FW_FEATURE_LATE_DUMP | FW_FEATURE_CT_FILE)
 
-/* A forgotten wildcard, waiting for a dump that began after it. */
+/* A forgotten wildcard, waiting for a walk that began after it. */
 struct job {
 	struct fw_op op;
-	bool active;   /* served by the dump that is running */
-	uint8_t tries; /* dumps that failed */
+	bool active;   /* served by the walk that is going on */
+	uint8_t tries; /* walks that failed */
 };
 
 struct fw_ct {
 	struct fw_nft *f;
-	struct fw_nl nl;   /* deletions */
-	struct fw_nl dump; /* fd -1: not opened yet */
-	uint32_t dump_seq;
-	bool dumping;
-	uint8_t *mem;
-	size_t len, cap;
+	struct fw_ct_del del;
+	struct fw_walk *walk;
+	bool walking;
 	struct job *jobs;
 	size_t n_jobs, jobs_cap;
 };
 
-struct tuple {
-	uint8_t protocol;
-	struct addr_port src, dst;
-};
+/* ---- Deleting ------------------------------------------------------------------------- */
 
 /*
  * Most deletions find nothing, and each of these answers ENOENT: they are
  * dropped before they are queued. Without the filter they are merely read.
  */
-static void ignore_absent(const struct fw_nl *nl)
+static bool ignore_absent(const struct fw_nl *nl)
 {
 	/* Loads are big-endian, the two fields are in host order. */
 	struct sock_filter code[] = {
@@ -76,57 +70,45 @@ static void ignore_absent(const struct fw_nl *nl)
 	};
 	struct sock_fprog prog = {.len = ARRAY_LEN(code), .filter = code};
 
-	(void)setsockopt(nl->fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
+	return setsockopt(nl->fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) == 0;
 }
 
-int fw_ct_new(struct fw_nft *f)
+int fw_ct_del_open(struct fw_ct_del *d)
 {
-	struct fw_ct *ct = calloc(1, sizeof(*ct));
-	int err;
+	int err = fw_nl_open(&d->nl);
 
-	if (!ct)
-		return ERR_NOMEM;
-	ct->f = f;
-	ct->dump.fd = -1;
-	err = fw_nl_open(&ct->nl);
-	if (err) {
-		log_err("fw: opening netlink: %s", strerror(-err));
-		free(ct);
-		return ERR_KERNEL;
-	}
-	ignore_absent(&ct->nl);
-	f->ct = ct;
-	return 0;
+	if (!err)
+		d->quiet = ignore_absent(&d->nl);
+	return err;
 }
 
-void fw_ct_free(struct fw_ct *ct)
+void fw_ct_del_close(struct fw_ct_del *d)
 {
-	if (!ct)
-		return;
-	fw_nl_close(&ct->nl);
-	fw_nl_close(&ct->dump);
-	free(ct->mem);
-	free(ct->jobs);
-	free(ct);
+	fw_nl_close(&d->nl);
+	free(d->mem);
+	d->mem = NULL;
+	d->len = d->cap = 0;
 }
 
-static void *room(struct fw_ct *ct)
+static void *room(struct fw_ct_del *d)
 {
 	uint8_t *mem;
 
-	if (ct->cap - ct->len >= 512)
-		return ct->mem + ct->len;
-	mem = realloc(ct->mem, FLUSH_AT + 1024);
-	if (!mem)
+	if (d->cap - d->len >= 512)
+		return d->mem + d->len;
+	mem = realloc(d->mem, FLUSH_AT + 1024);
+	if (!mem) {
+		d->error = ENOMEM;
 		return NULL;
-	ct->mem = mem;
-	ct->cap = FLUSH_AT + 1024;
-	return ct->mem + ct->len;
+	}
+	d->mem = mem;
+	d->cap = FLUSH_AT + 1024;
+	return d->mem + d->len;
 }
 
-static struct nlmsghdr *start_delete(struct fw_ct *ct, uint8_t version)
+static struct nlmsghdr *start_delete(struct fw_ct_del *d, uint8_t version)
 {
-	struct nlmsghdr *h = room(ct);
+	struct nlmsghdr *h = room(d);
 	struct nfgenmsg *g;
 
 	if (!h)
@@ -134,26 +116,18 @@ static struct nlmsghdr *start_delete(struct fw_ct *ct, uint8_t version)
 	mnl_nlmsg_put_header(h);
 	h->nlmsg_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE;
 	h->nlmsg_flags = NLM_F_REQUEST;
-	h->nlmsg_seq = ct->nl.seq++;
+	h->nlmsg_seq = d->nl.seq++;
 	g = mnl_nlmsg_put_extra_header(h, sizeof(*g));
 	g->nfgen_family = version == 4 ? AF_INET : AF_INET6;
 	g->version = NFNETLINK_V0;
 	return h;
 }
 
-static void end_delete(struct fw_ct *ct, const struct nlmsghdr *h)
-{
-	ct->len += (h->nlmsg_len + 3) & ~3u;
-	ct->f->stats.conntrack_deletes++;
-	if (ct->len >= FLUSH_AT)
-		fw_ct_flush(ct);
-}
-
-static void put_delete(struct fw_ct *ct, uint8_t protocol, const struct addr_port *src,
-		       const struct addr_port *dst)
+void fw_ct_del_put(struct fw_ct_del *d, uint8_t protocol, const struct addr_port *src,
+		   const struct addr_port *dst)
 {
 	uint8_t version = src->addr.version;
-	struct nlmsghdr *h = start_delete(ct, version);
+	struct nlmsghdr *h = start_delete(d, version);
 	struct nlattr *tuple, *part;
 
 	if (!h)
@@ -171,55 +145,114 @@ static void put_delete(struct fw_ct *ct, uint8_t protocol, const struct addr_por
 	mnl_attr_put_u16(h, CTA_PROTO_DST_PORT, htons(dst->port));
 	mnl_attr_nest_end(h, part);
 	mnl_attr_nest_end(h, tuple);
-	end_delete(ct, h);
+	d->len += (h->nlmsg_len + 3) & ~3u;
+	d->total++;
+	d->unread++;
+	if (d->len >= FLUSH_AT)
+		fw_ct_del_flush(d);
 }
 
-static void read_answer(const uint8_t *mem, unsigned len)
+static void read_answer(struct fw_ct_del *d, const uint8_t *mem, unsigned len)
 {
 	const struct nlmsghdr *h = (const struct nlmsghdr *)(const void *)mem;
 	const struct nlmsgerr *e = mnl_nlmsg_get_payload(h);
 
 	if (mnl_nlmsg_ok(h, (int)len) && h->nlmsg_type == NLMSG_ERROR && e->error &&
 	    e->error != -ENOENT)
-		log_warn("fw: deleting a conntrack entry: %s", strerror(-e->error));
+		d->error = -e->error;
 }
 
 /* Every answer is a datagram of its own: many are read at once. */
-static void read_answers(struct fw_ct *ct)
+static void read_answers(struct fw_ct_del *d)
 {
 	uint8_t in[ANSWERS][128] __attribute__((aligned(8)));
 	struct iovec iov[ANSWERS];
 	struct mmsghdr m[ANSWERS];
 	int n;
 
+	d->unread = 0;
 	do {
 		for (unsigned i = 0; i < ANSWERS; i++) {
 			iov[i] = (struct iovec){in[i], sizeof(in[i])};
 			m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
 		}
-		n = recvmmsg(ct->nl.fd, m, ANSWERS, MSG_DONTWAIT, NULL);
+		n = recvmmsg(d->nl.fd, m, ANSWERS, MSG_DONTWAIT, NULL);
 		for (int i = 0; i < n; i++)
-			read_answer(in[i], m[i].msg_len);
-		ct->nl.lost += n < 0 && errno == ENOBUFS;
+			read_answer(d, in[i], m[i].msg_len);
+		d->nl.lost += n < 0 && errno == ENOBUFS;
 	} while (n == ANSWERS || (n < 0 && (errno == EINTR || errno == ENOBUFS)));
 }
 
-/* Sends what was collected. Absent entries answer ENOENT, which is as good. */
-void fw_ct_flush(struct fw_ct *ct)
+void fw_ct_del_flush(struct fw_ct_del *d)
 {
 	static const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
 	ssize_t n;
 
-	if (!ct->len)
+	if (!d->len)
 		return;
 	do
-		n = sendto(ct->nl.fd, ct->mem, ct->len, 0, (const struct sockaddr *)&kernel,
+		n = sendto(d->nl.fd, d->mem, d->len, 0, (const struct sockaddr *)&kernel,
 			   sizeof(kernel));
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
-		log_err("fw: deleting conntrack entries: %s", strerror(errno));
-	ct->len = 0;
-	read_answers(ct);
+		d->error = errno;
+	d->len = 0;
+	/* What is left in the queue are failures that only the log is told of: no hurry. */
+	if (!d->quiet || d->unread >= ANSWERS)
+		read_answers(d);
+}
+
+/* ---- Forgetting ------------------------------------------------------------------------ */
+
+int fw_ct_new(struct fw_nft *f)
+{
+	struct fw_ct *ct = calloc(1, sizeof(*ct));
+	int err;
+
+	if (!ct)
+		return ERR_NOMEM;
+	ct->f = f;
+	err = fw_ct_del_open(&ct->del);
+	if (err) {
+		log_err("fw: opening netlink: %s", strerror(-err));
+		free(ct);
+		return ERR_KERNEL;
+	}
+	ct->walk = fw_walk_new(WALK_FEATURES & ~f->cfg->force_off);
+	if (!ct->walk) {
+		log_err("fw: opening netlink and an eventfd: %s", strerror(errno));
+		fw_ct_del_close(&ct->del);
+		free(ct);
+		return ERR_KERNEL;
+	}
+	f->features |= WALK_FEATURES & ~f->cfg->force_off;
+	f->ct = ct;
+	return 0;
+}
+
+void fw_ct_free(struct fw_ct *ct)
+{
+	if (!ct)
+		return;
+	fw_walk_free(ct->walk);
+	fw_ct_del_close(&ct->del);
+	free(ct->jobs);
+	free(ct);
+}
+
+static void note_deleted(struct fw_ct *ct, uint64_t *n, int *error)
+{
+	ct->f->stats.conntrack_deletes += *n;
+	*n = 0;
+	if (*error)
+		log_warn("fw: deleting conntrack entries: %s", strerror(*error));
+	*error = 0;
+}
+
+void fw_ct_flush(struct fw_ct *ct)
+{
+	fw_ct_del_flush(&ct->del);
+	note_deleted(ct, &ct->del.total, &ct->del.error);
 }
 
 /* The ends of a flow: A0 and A3, whichever way the match points. */
@@ -238,13 +271,22 @@ static void forget_exact(struct fw_ct *ct, const struct fw_op *op, uint8_t proto
 	struct addr_port a0, a3;
 
 	ends_of(op, &a0, &a3);
-	put_delete(ct, protocol, &a0, &a3);
+	fw_ct_del_put(&ct->del, protocol, &a0, &a3);
 	if (op->binding.outside.addr.version)
-		put_delete(ct, protocol, &a3, &op->binding.outside);
+		fw_ct_del_put(&ct->del, protocol, &a3, &op->binding.outside);
 	else
-		put_delete(ct, protocol, &a3, &a0);
+		fw_ct_del_put(&ct->del, protocol, &a3, &a0);
 	if (op->binding.inside_face.addr.version)
-		put_delete(ct, protocol, &a0, &op->binding.inside_face);
+		fw_ct_del_put(&ct->del, protocol, &a0, &op->binding.inside_face);
+}
+
+static void wait_for_walk(struct fw_ct *ct)
+{
+	struct pollfd p = {.fd = fw_walk_fd(ct->walk), .events = POLLIN};
+
+	fw_ct_work(ct);
+	(void)poll(&p, 1, -1);
+	fw_ct_poll(ct);
 }
 
 static void forget_wild(struct fw_ct *ct, const struct fw_op *op)
@@ -252,8 +294,8 @@ static void forget_wild(struct fw_ct *ct, const struct fw_op *op)
 	struct job *jobs;
 	size_t cap;
 
-	while (ct->n_jobs >= JOBS_MAX && fw_ct_work(ct))
-		;
+	while (ct->n_jobs >= JOBS_MAX)
+		wait_for_walk(ct);
 	if (ct->n_jobs == ct->jobs_cap) {
 		cap = ct->jobs_cap ? ct->jobs_cap * 2 : 16;
 		jobs = realloc(ct->jobs, cap * sizeof(*jobs));
@@ -286,7 +328,7 @@ void fw_ct_forget(struct fw_ct *ct, const struct fw_op *op)
 
 uint64_t fw_ct_lost(const struct fw_ct *ct)
 {
-	return ct->nl.lost;
+	return ct->del.nl.lost;
 }
 
 bool fw_ct_quarantined(const struct fw_ct *ct, uint8_t protocol, const struct addr_port *outside)
@@ -301,139 +343,35 @@ bool fw_ct_quarantined(const struct fw_ct *ct, uint8_t protocol, const struct ad
 	return false;
 }
 
-static bool read_addr(const struct nlattr *ip, uint16_t v4, uint16_t v6, struct addr *out)
+/* ---- Walking ---------------------------------------------------------------------------- */
+
+void fw_ct_work(struct fw_ct *ct)
 {
-	const void *p = fw_attr_data(fw_attrs_find(fw_attrs_in(ip), v4), 4);
+	const struct fw_op *op[FW_WALK_OPS];
+	size_t n;
 
-	if (p) {
-		*out = addr_v4(p);
-		return true;
-	}
-	p = fw_attr_data(fw_attrs_find(fw_attrs_in(ip), v6), 16);
-	if (p)
-		*out = addr_v6(p);
-	return p != NULL;
-}
-
-static uint16_t read_port(const struct nlattr *proto, uint16_t type)
-{
-	const uint8_t *p = fw_attr_data(fw_attrs_find(fw_attrs_in(proto), type), 2);
-
-	return p ? (uint16_t)(p[0] * 256u + p[1]) : 0;
-}
-
-static bool read_tuple(const struct nlattr *a, struct tuple *t)
-{
-	const struct nlattr *ip, *proto;
-	const uint8_t *num;
-
-	if (!a)
-		return false;
-	ip = fw_attrs_find(fw_attrs_in(a), CTA_TUPLE_IP);
-	proto = fw_attrs_find(fw_attrs_in(a), CTA_TUPLE_PROTO);
-	num = proto ? fw_attr_data(fw_attrs_find(fw_attrs_in(proto), CTA_PROTO_NUM), 1) : NULL;
-	if (!ip || !num || !read_addr(ip, CTA_IP_V4_SRC, CTA_IP_V6_SRC, &t->src.addr) ||
-	    !read_addr(ip, CTA_IP_V4_DST, CTA_IP_V6_DST, &t->dst.addr))
-		return false;
-	t->protocol = *num;
-	t->src.port = read_port(proto, CTA_PROTO_SRC_PORT);
-	t->dst.port = read_port(proto, CTA_PROTO_DST_PORT);
-	return true;
-}
-
-static bool end_fits(const struct addr_prefix *p, const struct port_range *r,
-		     const struct addr_port *a)
-{
-	return (p->len == 0 || addr_prefix_contains(p, &a->addr)) && a->port >= r->first &&
-	       a->port <= r->last;
-}
-
-/* The same reasoning as with exact tuples: either way of the match, or the far end to A2. */
-static bool tuple_fits(const struct fw_op *op, const struct tuple *t)
-{
-	const struct fw_match *m = &op->match;
-	const struct addr_port *a2 = &op->binding.outside;
-
-	if (t->protocol != IPPROTO_UDP && t->protocol != IPPROTO_TCP)
-		return false;
-	if (m->protocol && m->protocol != t->protocol)
-		return false;
-	if (t->src.addr.version != fw_match_version(m))
-		return false;
-	if (end_fits(&m->src, &m->sport, &t->src) && end_fits(&m->dst, &m->dport, &t->dst))
-		return true;
-	if (end_fits(&m->src, &m->sport, &t->dst) && end_fits(&m->dst, &m->dport, &t->src))
-		return true;
-	return a2->addr.version && addr_port_eq(a2, &t->dst) &&
-	       (end_fits(&m->src, &m->sport, &t->src) || end_fits(&m->dst, &m->dport, &t->src));
-}
-
-static void on_entry(struct fw_ct *ct, const struct nlmsghdr *h)
-{
-	struct fw_attrs w = fw_attrs_of(h);
-	struct tuple orig, reply;
-
-	if (!read_tuple(fw_attrs_find(w, CTA_TUPLE_ORIG), &orig) ||
-	    !read_tuple(fw_attrs_find(w, CTA_TUPLE_REPLY), &reply))
+	if (ct->walking || !ct->n_jobs)
 		return;
-	for (size_t i = 0; i < ct->n_jobs && i < ACTIVE_MAX; i++) {
-		const struct job *j = &ct->jobs[i];
-
-		if (j->active && (tuple_fits(&j->op, &orig) || tuple_fits(&j->op, &reply))) {
-			put_delete(ct, orig.protocol, &orig.src, &orig.dst);
-			return;
-		}
+	for (n = 0; n < ct->n_jobs && n < FW_WALK_OPS; n++) {
+		ct->jobs[n].active = true;
+		op[n] = &ct->jobs[n].op;
 	}
+	ct->walking = true;
+	fw_walk_start(ct->walk, op, n);
 }
 
-static bool start_dump(struct fw_ct *ct)
-{
-	static const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
-	uint8_t mem[64] __attribute__((aligned(8)));
-	struct nlmsghdr *h;
-	int err = ct->dump.fd < 0 ? fw_nl_open(&ct->dump) : 0;
-
-	if (err) {
-		ct->dump.fd = -1;
-		log_err("fw: opening netlink: %s", strerror(-err));
-		return false;
-	}
-	h = mnl_nlmsg_put_header(mem);
-	h->nlmsg_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET;
-	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	h->nlmsg_seq = ct->dump_seq = ct->dump.seq++;
-	mnl_nlmsg_put_extra_header(h, sizeof(struct nfgenmsg));
-	if (sendto(ct->dump.fd, h, h->nlmsg_len, 0, (const struct sockaddr *)&kernel,
-		   sizeof(kernel)) < 0) {
-		log_err("fw: reading conntrack: %s", strerror(errno));
-		fw_nl_close(&ct->dump);
-		return false;
-	}
-	ct->dumping = true;
-	for (size_t i = 0; i < ct->n_jobs && i < ACTIVE_MAX; i++)
-		ct->jobs[i].active = true;
-	return true;
-}
-
-/* The dump is over: its jobs are done, or, had it failed, tried again a few times. */
-static void end_dump(struct fw_ct *ct, bool failed)
+/* Its jobs are done, or, had it failed, tried again a few times. */
+static void end_jobs(struct fw_ct *ct, int err)
 {
 	size_t kept = 0;
 
-	/*
-	 * The socket is kept: closing one makes the kernel wait for what nftables has yet to
-	 * free, tens of milliseconds. After a failure there may be answers left in it.
-	 */
-	if (failed)
-		fw_nl_close(&ct->dump);
-	ct->dumping = false;
-	fw_ct_flush(ct);
 	for (size_t i = 0; i < ct->n_jobs; i++) {
 		struct job *j = &ct->jobs[i];
 
-		if (j->active && (!failed || ++j->tries >= TRIES_MAX)) {
-			if (failed)
-				log_err("fw: conntrack entries of a wildcard could not be read");
+		if (j->active && (!err || ++j->tries >= TRIES_MAX)) {
+			if (err)
+				log_err("fw: conntrack entries of a wildcard could not be read: %s",
+					strerror(-err));
 			continue;
 		}
 		j->active = false;
@@ -442,55 +380,26 @@ static void end_dump(struct fw_ct *ct, bool failed)
 	ct->n_jobs = kept;
 }
 
-/* One datagram of the dump. True when there may be more. */
-static bool read_dump(struct fw_ct *ct)
+void fw_ct_poll(struct fw_ct *ct)
 {
-	uint8_t in[32768] __attribute__((aligned(8)));
-	ssize_t n = recv(ct->dump.fd, in, sizeof(in), MSG_DONTWAIT);
-	const struct nlmsghdr *h = (const struct nlmsghdr *)(void *)in;
-	int left = (int)n;
+	struct fw_walk_end end;
 
-	if (n < 0 && errno == EINTR)
-		return true;
-	if (n <= 0) {
-		end_dump(ct, true);
-		return false;
-	}
-	for (; mnl_nlmsg_ok(h, left); h = mnl_nlmsg_next(h, &left)) {
-		if (h->nlmsg_seq != ct->dump_seq)
-			continue;
-		if (h->nlmsg_type == NLMSG_DONE || h->nlmsg_type == NLMSG_ERROR) {
-			end_dump(ct, h->nlmsg_type == NLMSG_ERROR);
-			return false;
-		}
-		on_entry(ct, h);
-	}
-	return true;
+	if (!fw_walk_ended(ct->walk, &end))
+		return;
+	ct->walking = false;
+	ct->f->stats.dumps++;
+	ct->f->features = (ct->f->features & ~WALK_FEATURES) | end.features;
+	note_deleted(ct, &end.deleted, &end.del_error);
+	end_jobs(ct, end.err);
+	fw_ct_work(ct);
 }
 
-static int64_t now_ns(void)
+size_t fw_ct_waiting(const struct fw_ct *ct)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+	return ct->n_jobs;
 }
 
-bool fw_ct_work(struct fw_ct *ct)
+int fw_ct_fd(const struct fw_ct *ct)
 {
-	int64_t until = now_ns() + SLICE_NS;
-
-	if (!ct->dumping) {
-		if (!ct->n_jobs)
-			return false;
-		if (!start_dump(ct)) {
-			for (size_t i = 0; i < ct->n_jobs; i++)
-				ct->jobs[i].active = true;
-			end_dump(ct, true);
-			return ct->n_jobs > 0;
-		}
-	}
-	while (read_dump(ct) && now_ns() < until)
-		;
-	return ct->dumping || ct->n_jobs > 0;
+	return fw_walk_fd(ct->walk);
 }

@@ -142,19 +142,17 @@ static size_t fds(const struct fw *fw, int out[2])
 {
 	const struct fw_nft *f = fw_nft_of_const(fw);
 
-	if (f->watch.fd < 0)
-		return 0;
-	out[0] = f->watch.fd;
-	return 1;
+	out[0] = fw_ct_fd(f->ct);
+	out[1] = f->watch.fd;
+	return f->watch.fd < 0 ? 1 : 2;
 }
 
 /*
  * Somebody committed something. One question tells whether it was about us:
  * our table, or, after a flush that left it empty, its chains and sets.
  */
-static void poll_watch(struct fw *fw)
+static void poll_watch(struct fw_nft *f)
 {
-	struct fw_nft *f = fw_nft_of(fw);
 	uint8_t in[8192];
 	bool something = false;
 	ssize_t n;
@@ -177,9 +175,18 @@ static void poll_watch(struct fw *fw)
 		f->on_lost(f->on_lost_arg);
 }
 
+static void poll_all(struct fw *fw)
+{
+	struct fw_nft *f = fw_nft_of(fw);
+
+	fw_ct_poll(f->ct);
+	poll_watch(f);
+}
+
 static bool work(struct fw *fw)
 {
-	return fw_ct_work(fw_nft_of(fw)->ct);
+	fw_ct_work(fw_nft_of(fw)->ct);
+	return false;
 }
 
 static void on_lost(struct fw *fw, fw_lost_fn fn, void *arg)
@@ -275,6 +282,7 @@ static struct fw_stats stats(const struct fw *fw)
 	struct fw_stats s = f->stats;
 
 	s.enobufs = f->nl.lost + f->watch.lost + fw_ct_lost(f->ct);
+	s.forgetting = fw_ct_waiting(f->ct);
 	return s;
 }
 
@@ -286,7 +294,7 @@ static const struct fw_ops nft_ops = {
 	.audit = audit,
 	.quarantined = quarantined,
 	.fds = fds,
-	.poll = poll_watch,
+	.poll = poll_all,
 	.work = work,
 	.on_lost = on_lost,
 	.reinstall = reinstall,

@@ -210,9 +210,12 @@ void fw_ct_free(struct fw_ct *ct);
 void fw_ct_forget(struct fw_ct *ct, const struct fw_op *op);
 void fw_ct_flush(struct fw_ct *ct);
 bool fw_ct_quarantined(const struct fw_ct *ct, uint8_t protocol, const struct addr_port *outside);
-bool fw_ct_work(struct fw_ct *ct);
-uint64_t fw_ct_lost(const struct fw_ct *ct); /* times that answers were lost */
-int fw_ct_fd(const struct fw_ct *ct);	     /* -1: nothing to wait for */
+/* Begins what waits for a dump, unless one is going on; fw_ct_poll() is told of its end. */
+void fw_ct_work(struct fw_ct *ct);
+void fw_ct_poll(struct fw_ct *ct);
+int fw_ct_fd(const struct fw_ct *ct);
+size_t fw_ct_waiting(const struct fw_ct *ct); /* wildcards whose entries are still there */
+uint64_t fw_ct_lost(const struct fw_ct *ct);  /* times that answers were lost */
 
 /* fw_foreign.c */
 void fw_nft_foreign_drops(struct fw *fw, void (*fn)(const char *text, void *arg), void *arg);

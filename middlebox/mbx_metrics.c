@@ -69,6 +69,8 @@ void mbx_metrics(const struct mbx *m, struct buf *out)
 		{"kernel_refused_total", "counter", "Operations the kernel refused.", f.refused},
 		{"kernel_conntrack_deletes_total", "counter",
 		 "Connection tracking entries deleted.", f.conntrack_deletes},
+		{"kernel_conntrack_dumps_total", "counter",
+		 "Dumps of connection tracking, for wildcards.", f.dumps},
 		{"kernel_reinstalls_total", "counter", "Tables installed again after a loss.",
 		 f.reinstalls},
 		{"kernel_enobufs_total", "counter", "Netlink messages lost.", f.enobufs},

@@ -5,7 +5,8 @@
 #include "middlebox/mbx_int.h"
 
 static const char *const feature_names[] = {
-	"destroy-element", "update-timeout", "batch-ack", "owner-persist", "tproxy-defragment",
+	"destroy-element",   "update-timeout", "batch-ack",	 "owner-persist",
+	"tproxy-defragment", "late-dump",      "conntrack-file",
 };
 
 const char *mbx_feature_name(unsigned bit)

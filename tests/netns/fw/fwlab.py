@@ -17,7 +17,7 @@ BUILD = os.environ.get("BUILDDIR", os.path.join(TOP, "build"))
 PREFIX = os.environ.get("SLUICE_PREFIX") or f"sl-{os.getpid()}-"
 TOOL = os.path.join(BUILD, "tests", "netns", "fw", "fwtool")
 
-DESTROY, UPDATE, BATCH_ACK, OWNER, TPROXY = 1, 2, 4, 8, 16
+DESTROY, UPDATE, BATCH_ACK, OWNER, TPROXY, LATE_DUMP, CT_FILE = 1, 2, 4, 8, 16, 32, 64
 INPUT_DROP, POOL_GUARD, FORGET, DEFRAG, ICMP, SOURCE = 1, 2, 4, 8, 16, 32
 
 CLIENT, NEIGHBOUR, SERVER, SERVER2 = "10.1.0.2", "10.1.0.3", "192.0.2.9", "192.0.2.10"

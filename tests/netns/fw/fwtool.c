@@ -8,7 +8,9 @@
  *   forget PROTO SRC DST [A0 A2 [A1 A3]]      txn      commit
  *   counters|audit|audit-block PROTO SRC DST
  *   audit-bind PROTO A0 A2 [A1 A3]     quarantined PROTO A2
- *   work poll lost reinstall reconfigure foreign features stats quit remove
+ *   work slice poll lost reinstall reconfigure foreign features stats quit remove
+ *   cpu                                microseconds of this thread, and of all
+ *   meanwhile PROTO SRC DST [A0 A2]    forgets that while a dump goes on: how often, longest us
  *   bench N CHUNK NAT                  cost of opening and closing N flows
  *
  * PROTO udp, tcp, any or a number. SRC and DST: "10.1.0.2:5000",
@@ -194,11 +196,11 @@ static void add(struct tool *t, struct fw_op op)
 		t->ops[t->n_ops++] = op;
 }
 
-static uint64_t cpu_ns(void)
+static uint64_t cpu_ns(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	clock_gettime(clock, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
@@ -209,6 +211,19 @@ static struct addr v4(uint32_t host)
 			       (uint8_t)host}};
 
 	return a;
+}
+
+/* `n` of the two numbers belong to a good answer. */
+static void answer(int err, int n, uint64_t a, uint64_t b)
+{
+	if (err)
+		printf("error %s\n", err_str(err));
+	else if (n == 2)
+		printf("ok %llu %llu\n", (unsigned long long)a, (unsigned long long)b);
+	else if (n == 1)
+		printf("ok %llu\n", (unsigned long long)a);
+	else
+		printf("ok\n");
 }
 
 /* Both directions of flow i, and with NAT its binding and its conntrack entries. */
@@ -244,7 +259,7 @@ static void bench(struct tool *t, uint32_t n, uint32_t chunk, bool nat)
 	bool failed = false;
 
 	for (int phase = 0; phase < 2; phase++) {
-		uint64_t start = cpu_ns();
+		uint64_t start = cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
 
 		for (uint32_t i = 0; i < n;) {
 			size_t at = 0;
@@ -256,7 +271,7 @@ static void bench(struct tool *t, uint32_t n, uint32_t chunk, bool nat)
 			for (uint32_t k = 0; k < txn; k++)
 				failed |= t->results[k] != 0;
 		}
-		cpu[phase] = cpu_ns() - start;
+		cpu[phase] = cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - start;
 	}
 	printf("ok open %.2f us close %.2f us%s\n", (double)cpu[0] / 1000 / n,
 	       (double)cpu[1] / 1000 / n, failed ? " FAILED" : "");
@@ -341,19 +356,6 @@ static bool operation(struct tool *t, char **w, size_t n)
 	return true;
 }
 
-/* `n` of the two numbers belong to a good answer. */
-static void answer(int err, int n, uint64_t a, uint64_t b)
-{
-	if (err)
-		printf("error %s\n", err_str(err));
-	else if (n == 2)
-		printf("ok %llu %llu\n", (unsigned long long)a, (unsigned long long)b);
-	else if (n == 1)
-		printf("ok %llu\n", (unsigned long long)a);
-	else
-		printf("ok\n");
-}
-
 static void print_foreign(const char *line, void *arg ATTR_UNUSED)
 {
 	printf(" [%s]", line);
@@ -364,11 +366,46 @@ static void print_stats(struct tool *t)
 	struct fw_stats s = fw_stats(t->fw);
 
 	printf("ok batches=%llu ops=%llu aborts=%llu resubmits=%llu refused=%llu "
-	       "conntrack_deletes=%llu reinstalls=%llu enobufs=%llu\n",
+	       "conntrack_deletes=%llu reinstalls=%llu enobufs=%llu dumps=%llu\n",
 	       (unsigned long long)s.batches, (unsigned long long)s.ops,
 	       (unsigned long long)s.aborts, (unsigned long long)s.resubmits,
 	       (unsigned long long)s.refused, (unsigned long long)s.conntrack_deletes,
-	       (unsigned long long)s.reinstalls, (unsigned long long)s.enobufs);
+	       (unsigned long long)s.reinstalls, (unsigned long long)s.enobufs,
+	       (unsigned long long)s.dumps);
+}
+
+/* Until nothing is left to do. */
+static void work(struct tool *t)
+{
+	struct pollfd p[2] = {{.events = POLLIN}, {.events = POLLIN}};
+	int fds[2];
+	size_t n = fw_fds(t->fw, fds);
+
+	for (size_t i = 0; i < n; i++)
+		p[i].fd = fds[i];
+	while (fw_work(t->fw) || fw_stats(t->fw).forgetting) {
+		poll(p, (nfds_t)n, -1);
+		fw_poll(t->fw);
+	}
+}
+
+/* Does `op` while a dump goes on: how often, and the microseconds of this thread at most. */
+static void meanwhile(struct tool *t, const struct fw_op *op)
+{
+	uint64_t n = 0, longest = 0;
+	int result;
+
+	(void)fw_work(t->fw);
+	for (; fw_stats(t->fw).forgetting; n++) {
+		uint64_t start = cpu_ns(CLOCK_THREAD_CPUTIME_ID), ns;
+
+		fw_commit(t->fw, op, 1, &result, 1);
+		fw_poll(t->fw);
+		ns = cpu_ns(CLOCK_THREAD_CPUTIME_ID) - start;
+		if (ns > longest)
+			longest = ns;
+	}
+	answer(0, 2, n, longest / 1000);
 }
 
 static void audit(struct tool *t, char **w, size_t n)
@@ -394,7 +431,6 @@ static void question(struct tool *t, char **w, size_t n)
 	uint64_t a = 0, b = 0;
 	struct fw_match m;
 	struct addr_port a2;
-	unsigned slices = 0;
 	int err;
 
 	if (strcmp(w[0], "counters") == 0 && n == 4) {
@@ -407,12 +443,21 @@ static void question(struct tool *t, char **w, size_t n)
 		a2 = addr_port_of(w[2]);
 		printf("ok %d\n", fw_quarantined(t->fw, protocol_of(w[1]), &a2));
 	} else if (strcmp(w[0], "work") == 0) {
-		while (fw_work(t->fw))
-			slices++;
-		printf("ok %u\n", slices);
+		work(t);
+		printf("ok\n");
+	} else if (strcmp(w[0], "slice") == 0) {
+		(void)fw_work(t->fw);
+		printf("ok\n");
 	} else if (strcmp(w[0], "poll") == 0) {
 		fw_poll(t->fw);
 		printf("ok\n");
+	} else if (strcmp(w[0], "meanwhile") == 0 && n >= 4) {
+		meanwhile(t, &(struct fw_op){.type = FW_FORGET,
+					     .match = match_of(w + 1),
+					     .binding = binding_of(w + 4, n - 4)});
+	} else if (strcmp(w[0], "cpu") == 0) {
+		answer(0, 2, cpu_ns(CLOCK_THREAD_CPUTIME_ID) / 1000,
+		       cpu_ns(CLOCK_PROCESS_CPUTIME_ID) / 1000);
 	} else if (strcmp(w[0], "lost") == 0) {
 		printf("ok %u\n", t->lost);
 	} else if (strcmp(w[0], "reinstall") == 0) {

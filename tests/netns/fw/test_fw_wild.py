@@ -1,8 +1,10 @@
 """Wildcards: hash sets by shape, layered interval sets, and their conntrack entries."""
+import os
+
 import pytest
 
-from fwlab import (A2, CLIENT, NEIGHBOUR, SERVER, SERVER2, SERVER6, CLIENT6, dropped, end, passes,
-                   recv, refused)
+from fwlab import (A2, CLIENT, CT_FILE, LATE_DUMP, NEIGHBOUR, SERVER, SERVER2, SERVER6, CLIENT6,
+                   dropped, end, passes, recv, refused)
 
 pytestmark = pytest.mark.san
 
@@ -97,8 +99,9 @@ def test_more_shapes_than_the_cap_still_work(lab):
         assert dropped(c, (SERVER, 6000), s)
 
 
-def test_forgetting_a_wildcard(lab):
-    t = lab.napt()
+@pytest.mark.parametrize("off", [0, CT_FILE, CT_FILE | LATE_DUMP])
+def test_forgetting_a_wildcard(lab, off):
+    t = lab.napt("--force-off", off)
     a0, a2 = (CLIENT, 5000), (A2, 20000)
     t.run(f"bind udp {end(*a0)} {end(*a2)} 60000", f"open udp {end(*a0)} any:any 60000",
           f"open udp any:any {end(*a0)} 60000",
@@ -125,3 +128,79 @@ def test_forgetting_a_wildcard(lab):
     n = lab.neighbour.udp(NEIGHBOUR, 7000)
     passes(inbound, a2, n)
     assert recv(c, 0) is None
+    assert int(t.good("features")) & (CT_FILE | LATE_DUMP) == (CT_FILE | LATE_DUMP) & ~off
+
+
+A0, OUTSIDE = (CLIENT, 5000), (A2, 20000)
+WILD = f"forget udp {end(*A0)} any:any {end(*A0)} {end(*OUTSIDE)}"
+OTHER = f"udp {end(CLIENT, 5001)} {end(SERVER, 6000)} {end(CLIENT, 5001)} {end(A2, 20001)}"
+
+
+def flows(lab, *options):
+    """Entries in the firewall; the count that comes last may run into a list."""
+    return int(lab.fw.run("conntrack", "-L", "-p", "udp", "-o", "extended", *options).split(
+        "flow entries")[0].split()[-1])
+
+
+@pytest.mark.parametrize("off", [0, CT_FILE, CT_FILE | LATE_DUMP])
+def test_many_entries_and_many_wildcards(lab, off):
+    """More entries than fit into one answer, more wildcards than one dump serves."""
+    t = lab.napt("--force-off", off)
+    c = [lab.client.udp(CLIENT, 5000 + i) for i in range(8)]
+    servers = [lab.server.udp(SERVER, 6000 + i) for i in range(30)]
+    for i, x in enumerate(c):
+        t.run(f"bind udp {end(CLIENT, 5000 + i)} {end(A2, 20000 + i)} 60000",
+              f"open udp {end(CLIENT, 5000 + i)} any:any 60000")
+        for s in servers:
+            x.sendto(b"media", s.getsockname())
+    assert flows(lab) == 240
+    for i in range(300):  # all but the last client's
+        a0, a2 = end(CLIENT, 5000 + i % 7), end(A2, 20000 + i % 7)
+        t.good(f"forget udp {a0} any:any {a0} {a2}")
+    t.commit()
+    t.good("work")
+    assert flows(lab) == flows(lab, "--sport=5007") == 30
+    assert t.stat("dumps") == 2
+
+
+def buckets():
+    with open("/proc/sys/net/netfilter/nf_conntrack_buckets") as f:
+        return int(f.read())
+
+
+@pytest.mark.parametrize("off", [0, CT_FILE])
+def test_a_dump_delays_nothing(lab, off):
+    """Told by the main thread's processor time, and not by the clock: others use this machine."""
+    if buckets() < 65536 or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("a dump takes no time here")
+    t = lab.napt("--force-off", off)
+    longest = []
+    for _ in range(5):
+        before = [int(x) for x in t.good("cpu").split()]
+        t.run(WILD)
+        t.good("work")
+        main, both = [int(x) - y for x, y in zip(t.good("cpu").split(), before)]
+        assert main < 2000 and both > main
+        t.run(WILD)
+        longest.append(int(t.good("meanwhile " + OTHER).split()[1]))
+    assert sorted(longest)[2] < 2000, longest
+    assert int(t.good("features")) & LATE_DUMP
+
+
+def test_closing_during_a_dump(lab):
+    """Also killed, reinstalled and reconfigured in the midst of it."""
+    t = lab.napt("--force-off", CT_FILE)
+    t.run(WILD)
+    t.good("slice")
+    t.good("reconfigure")
+    t.good("reinstall")
+    assert t.good(f"quarantined udp {end(*OUTSIDE)}") == "1"
+    t.good("quit")
+    t.close()
+    assert t.code == 0
+    t = lab.napt("--adopt", 1, "--force-off", CT_FILE)
+    t.run(WILD)
+    t.good("slice")
+    t.good("remove")
+    t.close()
+    assert t.code == 0
