@@ -5,6 +5,7 @@ One word for one cause: the reply's reason phrase and body, the log, REST and me
 
 import re
 import socket
+import sys
 import time
 
 import pytest
@@ -254,6 +255,23 @@ def test_lost_kernel(world):  # noqa: F811
     w.net.fw.run("rm", "-f", w.middlebox_policy["ledger"])
     w.net.fw.nft("flush ruleset\n")
     w.start_middlebox()
+    ended(w, client, "rule-lost", 20)
+    seen.check()
+
+
+@BOTH
+def test_ledger_of_another_version(world, nat):  # noqa: F811
+    """After an upgrade: nobody knows the old pinholes any more, so they go."""
+    w = world(nat)
+    client, _ = playing(w)
+    seen = Witness(w, "rule-lost")
+    assert any(w.net.fw.elements().values())
+    w.middlebox.kill()
+    with open(w.middlebox_policy["ledger"], "r+b") as f:
+        f.seek(4)
+        f.write((1).to_bytes(4, sys.byteorder))
+    w.start_middlebox()
+    assert not any(w.net.fw.elements().values())
     ended(w, client, "rule-lost", 20)
     seen.check()
 
