@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* fallocate() */
 #include "middlebox/ledger.h"
 
 #include <errno.h>
@@ -15,7 +16,6 @@
 #define MAGIC 0x53434c47u /* "SCLG" */
 #define VERSION 2u
 #define HEADER_LEN 4096u
-#define GROW 4096u /* slots claimed at a time: 768 KiB */
 
 /* Up to pid_mark it is the same in every version: PIDs are not used again. */
 struct ledger_header {
@@ -30,6 +30,7 @@ struct ledger_header {
 };
 
 _Static_assert(sizeof(struct ledger_header) <= HEADER_LEN, "the header fits its page");
+_Static_assert(LEDGER_CHUNK * sizeof(struct rule) % 4096 == 0, "a chunk is whole pages");
 
 #define ADDRESSES_AT (HEADER_LEN + (size_t)LEDGER_OWNERS * sizeof(struct ledger_owner))
 #define ADDRESSES_LEN (((size_t)LEDGER_ADDRESSES * sizeof(struct addr) + 4095) / 4096 * 4096)
@@ -237,8 +238,8 @@ int ledger_grow(struct ledger *l)
 
 	if (more == 0)
 		return ERR_LIMIT;
-	if (more > GROW)
-		more = GROW;
+	if (more > LEDGER_CHUNK)
+		more = LEDGER_CHUNK;
 	if (l->fd >= 0) {
 		e = posix_fallocate(l->fd, at, (off_t)((size_t)more * sizeof(struct rule)));
 		if (e != 0) {
@@ -248,6 +249,21 @@ int ledger_grow(struct ledger *l)
 	}
 	l->h->high += more;
 	return 0;
+}
+
+void ledger_shrink(struct ledger *l, uint32_t high)
+{
+	size_t at = SLOTS_AT + (size_t)high * sizeof(struct rule);
+	size_t n = (size_t)(l->h->high - high) * sizeof(struct rule);
+
+	if (high >= l->h->high)
+		return;
+	l->h->high = high;
+	if (l->fd < 0)
+		(void)madvise((uint8_t *)l->h + at, n, MADV_DONTNEED);
+	else if (fallocate(l->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at,
+			   (off_t)n) != 0)
+		log_debug("ledger: room stays claimed: %s", strerror(errno));
 }
 
 uint32_t ledger_next_pid(struct ledger *l)

@@ -15,6 +15,7 @@
 #define LEDGER_OWNERS 1024    /* distinct owner names at a time */
 #define LEDGER_ADDRESSES 1024 /* of our own: outside, and inside in twice NAT */
 #define LEDGER_PID_STRIDE 1024u
+#define LEDGER_CHUNK 4096u /* slots whose space is claimed at a time: 768 KiB */
 
 struct ledger_header;
 struct ledger_owner {
@@ -48,6 +49,8 @@ bool ledger_usable(const char *file, const uint8_t boot_id[16]);
 uint32_t ledger_high(const struct ledger *l);
 /* Claims room for more slots. 0, or ERR_LIMIT, ERR_NOMEM (no space on the device). */
 int ledger_grow(struct ledger *l);
+/* Gives back the room of all slots from `high` on, a multiple of LEDGER_CHUNK: none is in use. */
+void ledger_shrink(struct ledger *l, uint32_t high);
 
 /* The next number for a PID or GID; its stride is on record before it is used. Never 0. */
 uint32_t ledger_next_pid(struct ledger *l);

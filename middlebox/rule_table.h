@@ -7,6 +7,7 @@
 #define SLUICE_MIDDLEBOX_RULE_TABLE_H
 
 #include "middlebox/ledger.h"
+#include "middlebox/rule_room.h"
 
 struct rule_heads {
 	uint32_t *slot; /* first of each chain */
@@ -23,7 +24,7 @@ struct rule_table {
 	uint32_t disabled;	       /* all of them */
 	uint32_t *heap;
 	uint32_t n_heap;
-	uint32_t free; /* stack of free slots, through next_pid */
+	struct rule_room room;
 	struct {
 		uint32_t head, rules, pairs;
 	} owner[LEDGER_OWNERS];
@@ -48,8 +49,10 @@ struct rule *rule_group_prev(struct rule_table *t, const struct rule *r);
 struct rule *rule_take(struct rule_table *t);
 /* Gives back a slot that is in no index. */
 void rule_give(struct rule_table *t, struct rule *r);
-/* An unused slot of a scan enters the free stack. */
+/* A slot that the scan of a restart found unused may be taken. */
 void rule_free_slot(struct rule_table *t, uint32_t slot);
+/* Gives back room at the ledger's end. ledger_high() may go down: not within a walk over slots. */
+void rule_trim(struct rule_table *t);
 /* Enters PID, group, owner and the heap; a group whose gid is 0 is founded. */
 void rule_link(struct rule_table *t, struct rule *r);
 void rule_unlink(struct rule_table *t, struct rule *r);

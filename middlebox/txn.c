@@ -8,6 +8,8 @@
 #include "common/errcode.h"
 #include "middlebox/core_int.h"
 
+#define KEPT 4096u /* entries of an empty array that wait for the next turn */
+
 struct request *core_queue(struct core *c, struct session *s)
 {
 	struct request *q;
@@ -254,11 +256,27 @@ static void give_slice(struct core *c)
 	if (c->n_late > n)
 		memmove(c->late + kept, c->late + n, (c->n_late - n) * sizeof(*c->late));
 	c->n_late -= n - kept;
-	if (c->n_late == 0 && c->cap_late > 4096) { /* a great end is over */
+}
+
+/* What a burst has made larger than the next turns need. */
+static void shrink(struct core *c)
+{
+	if (c->n_q == 0 && c->cap_q > KEPT) {
+		free(c->q);
+		c->q = NULL;
+		c->cap_q = 0;
+	}
+	if (c->n_op == 0 && c->cap_op > KEPT) {
+		free(c->op);
+		c->op = NULL;
+		c->cap_op = 0;
+	}
+	if (c->n_late == 0 && c->cap_late > KEPT) {
 		free(c->late);
 		c->late = NULL;
 		c->cap_late = 0;
 	}
+	rule_trim(&c->t);
 }
 
 static void give_one(struct core *c, size_t i)
@@ -331,4 +349,5 @@ void core_give(struct core *c)
 	give_slice(c);
 	c->giving = false;
 	core_bury_sessions(c);
+	shrink(c);
 }
