@@ -464,3 +464,32 @@ def test_handshakes_delay_nobody(box, directory):
         with pytest.raises(simco.Closed):
             s.receive()
     b.session()
+
+
+class Impatient(Box):
+    def start(self):
+        self.policy["agents"]["agent-1"]["idle_timeout"] = 3
+        super().start()
+
+
+@pytest.mark.san
+def test_a_large_group_falls_silent(line, directory, cleanup):
+    """300 rules: media on one of them keeps all; without it all end."""
+    b = Impatient(line(), directory, cleanup, False)
+    c, other = b.session(), b.session()
+    gid = c.per(CLIENT, SERVER, lifetime=600).gid
+    for tid in [c.send(*c.per_request((topo.CLIENT, 5000 + i), SERVER, gid=gid, lifetime=600))
+                for i in range(1, 300)]:
+        c.reply(tid)
+    alone = c.prl()
+    assert len(alone) == 300
+    inside, outside = b.inside((topo.CLIENT, 5299)), b.outside()
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        assert passes(inside, SERVER, outside)
+        time.sleep(0.1)
+    assert len(other.prl()) == 300
+    other.events.clear()
+    wait_until(lambda: not other.prl(), 8 * PATIENCE, "the group to end")
+    assert sorted(pid for pid, lifetime in other.events if lifetime == 0) == sorted(alone)
+    assert b.status()["rules"]["elements"] == 0 == b.status()["firewall"]["aborts"]
