@@ -23,13 +23,16 @@
 #define HEADER_MAX (32u * 1024)
 #define ID_MAX 256
 #define CONNECTIONS_DEFAULT 64u
+#define REST_MS 100u /* while there are no descriptors */
 
 struct listener {
 	struct rest *rest;
 	struct MHD_Daemon *mhd;
 	struct loop_io *io;
 	struct loop_timer *timer;
-	char *path; /* unix socket, owned; NULL for TCP */
+	int epoll_fd; /* MHD's */
+	bool starved; /* the lack of descriptors is logged once */
+	char *path;   /* unix socket, owned; NULL for TCP */
 	struct addr_port local;
 };
 
@@ -245,15 +248,40 @@ static void run_mhd(struct listener *l)
 		loop_timer_clear(l->timer);
 }
 
+static bool descriptors_left(const struct listener *l)
+{
+	int fd = fcntl(l->epoll_fd, F_DUPFD_CLOEXEC, 0);
+
+	if (fd < 0)
+		return errno != EMFILE && errno != ENFILE;
+	close(fd);
+	return true;
+}
+
+/* A connection that MHD has no descriptor for stays readable: without a rest we would spin. */
 static void on_readable(unsigned events, void *arg)
 {
+	struct listener *l = arg;
+	bool starved;
+
 	(void)events;
-	run_mhd(arg);
+	run_mhd(l);
+	starved = !descriptors_left(l);
+	if (starved) {
+		loop_io_set(l->io, 0);
+		loop_timer_set(l->timer, REST_MS);
+	}
+	if (starved && !l->starved)
+		log_err("rest: no descriptors left, connections must wait");
+	l->starved = starved;
 }
 
 static void on_timer(void *arg)
 {
-	run_mhd(arg);
+	struct listener *l = arg;
+
+	loop_io_set(l->io, LOOP_READ);
+	run_mhd(l);
 }
 
 static void ATTR_PRINTF(2, 0) on_log(void *arg, const char *fmt, va_list ap)
@@ -362,8 +390,9 @@ static int start_mhd(struct listener *l, int fd)
 	info = MHD_get_daemon_info(l->mhd, MHD_DAEMON_INFO_EPOLL_FD);
 	if (info == NULL)
 		return ERR_IO;
+	l->epoll_fd = info->epoll_fd;
 	l->timer = loop_timer_new(l->rest->loop, on_timer, l);
-	l->io = loop_io_new(l->rest->loop, info->epoll_fd, LOOP_READ, on_readable, l);
+	l->io = loop_io_new(l->rest->loop, l->epoll_fd, LOOP_READ, on_readable, l);
 	return l->timer == NULL || l->io == NULL ? ERR_NOMEM : 0;
 }
 

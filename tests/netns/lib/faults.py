@@ -7,7 +7,8 @@ import struct
 from .sluice import BUILD
 
 SHIM = os.path.join(BUILD, "tests", "netns", "tools", "faults.so")
-_NAMES = ("suspended_ns", "wall_ns", "netlink_room", "netlink_lose", "netlink_lost")
+_NAMES = ("suspended_ns", "wall_ns", "netlink_room", "netlink_lose", "netlink_lost",
+          "netlink_skip")
 
 
 class Faults:
