@@ -135,10 +135,13 @@ uint32_t core_rest_rules(struct core *c, uint32_t after, unsigned limit, uint64_
 bool core_rest_rule(struct core *c, uint32_t pid, uint64_t now_ms, struct jsonw *w);
 
 /*
- * Compares every rule with the kernel, element by element (single GETs).
+ * Compares every rule with the kernel, element by element and mapping by mapping (single GETs).
  * Number of differences; each is described through fn.
  */
 size_t core_audit(struct core *c, uint64_t now_ms, void (*fn)(const char *text, void *arg),
 		  void *arg);
+/* The same page by page, as core_rest_rules(). Returns the last PID compared, 0: no more. */
+uint32_t core_audit_page(struct core *c, uint32_t after, uint64_t now_ms,
+			 void (*fn)(const char *text, void *arg), void *arg);
 
 #endif

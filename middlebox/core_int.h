@@ -217,6 +217,10 @@ bool core_end_quietly(struct core *c, struct rule *r, enum simco_reason reason, 
 /* idle.c: one slice of the scan, a new one every c->idle_every_ms. True: call again. */
 bool core_idle(struct core *c, uint64_t now_ms);
 
+/* core_rest.c: pages over the slots, by PID. Slots begin at the result, PIDs above *floor. */
+uint32_t core_page_start(struct core *c, uint32_t after, uint32_t *floor);
+void core_page_end(struct core *c, uint32_t last);
+
 /* restart.c */
 int core_recover(struct core *c, uint64_t now_ms);
 

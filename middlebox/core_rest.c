@@ -1,12 +1,10 @@
 /*
- * Rules as JSON, and the audit against the kernel.
+ * Rules as JSON, in pages.
  */
 #include <stdio.h>
 
 #include "common/errcode.h"
 #include "middlebox/core_int.h"
-
-#define AUDIT_SLACK_MS 2500u
 
 static const char *kind_name(uint8_t kind)
 {
@@ -94,7 +92,7 @@ static void write_rule(struct core *c, struct rule *r, uint64_t now_ms, struct j
  * Pages go in the order of slots, so that one costs the same with a million
  * rules. The last PID of a page names its slot also when that rule has gone.
  */
-static uint32_t page_start(struct core *c, uint32_t after, uint32_t *floor)
+uint32_t core_page_start(struct core *c, uint32_t after, uint32_t *floor)
 {
 	struct rule *r = rule_by_pid(&c->t, after);
 
@@ -109,13 +107,23 @@ static uint32_t page_start(struct core *c, uint32_t after, uint32_t *floor)
 	return 0;
 }
 
+void core_page_end(struct core *c, uint32_t last)
+{
+	struct rule *r = rule_by_pid(&c->t, last);
+
+	if (!r)
+		return;
+	c->pages[c->next_page] = (struct page_end){last, rule_slot(&c->t, r)};
+	c->next_page = (c->next_page + 1) % ARRAY_LEN(c->pages);
+}
+
 #define PAGE_MAX 32u /* with counters read from the kernel: below 1 ms */
 
 uint32_t core_rest_rules(struct core *c, uint32_t after, unsigned limit, uint64_t now_ms,
 			 struct jsonw *w)
 {
 	uint32_t high = ledger_high(&c->t.led), floor, last = 0;
-	uint32_t s = page_start(c, after, &floor);
+	uint32_t s = core_page_start(c, after, &floor);
 	unsigned n = 0;
 
 	for (; s < high && n < limit && n < PAGE_MAX; s++) {
@@ -126,10 +134,8 @@ uint32_t core_rest_rules(struct core *c, uint32_t after, unsigned limit, uint64_
 		write_rule(c, r, now_ms, w);
 		last = r->pid;
 		n++;
-		c->pages[c->next_page] = (struct page_end){last, s};
 	}
-	if (last)
-		c->next_page = (c->next_page + 1) % ARRAY_LEN(c->pages);
+	core_page_end(c, last);
 	return last;
 }
 
@@ -141,63 +147,4 @@ bool core_rest_rule(struct core *c, uint32_t pid, uint64_t now_ms, struct jsonw 
 		return false;
 	write_rule(c, r, now_ms, w);
 	return true;
-}
-
-/* ---- audit -------------------------------------------------------------------- */
-
-struct audit {
-	void (*fn)(const char *text, void *arg);
-	void *arg;
-	size_t n;
-};
-
-static void found(struct audit *a, const struct rule *r, uint8_t d, unsigned i, const char *what)
-{
-	char text[160], addr[ADDR_STRLEN];
-	struct fw_match m;
-
-	rule_match(r, d, i, &m);
-	(void)snprintf(text, sizeof(text), "rule %u %s pair %u (source %s port %u): %s", r->pid,
-		       direction_name(d), i, addr_str(&m.src.addr, addr), m.sport.first, what);
-	a->n++;
-	if (a->fn)
-		a->fn(text, a->arg);
-}
-
-static void audit_element(struct core *c, struct audit *a, const struct rule *r, uint8_t d,
-			  unsigned i, uint64_t now_ms)
-{
-	uint64_t until = rule_element_until(c, r, i, d), left = 0, want;
-	struct fw_op op = {.type = r->kind == RULE_DISABLED ? FW_BLOCK : FW_OPEN};
-
-	want = (until > now_ms ? until - now_ms : 0) + c->conf->grace_ms;
-	rule_match(r, d, i, &op.match);
-	if (fw_audit(c->fw, &op, &left) != 0)
-		found(a, r, d, i, "missing in the kernel");
-	else if (left + AUDIT_SLACK_MS < want)
-		found(a, r, d, i, "would leave the kernel too early");
-	else if (left > want + AUDIT_SLACK_MS)
-		found(a, r, d, i, "would stay in the kernel too long");
-}
-
-size_t core_audit(struct core *c, uint64_t now_ms, void (*fn)(const char *text, void *arg),
-		  void *arg)
-{
-	struct audit a = {.fn = fn, .arg = arg};
-	uint32_t high = ledger_high(&c->t.led);
-
-	core_flush(c, now_ms);
-	for (uint32_t s = 0; s < high; s++) {
-		struct rule *r = rule_at(&c->t, s);
-
-		if (r->slot == SLOT_FREE || r->kind == RULE_RESERVED)
-			continue;
-		for (unsigned i = 0; i < rule_pairs(r); i++) {
-			for (uint8_t d = SIMCO_INBOUND; d <= SIMCO_OUTBOUND; d++) {
-				if (r->direction & d)
-					audit_element(c, &a, r, d, i, now_ms);
-			}
-		}
-	}
-	return a.n;
 }

@@ -160,6 +160,27 @@ static void get_rules(const struct rest_request *req, struct rest_reply *rep, vo
 	jsonw_object_end(w);
 }
 
+static void put_difference(const char *text, void *arg)
+{
+	jsonw_str(arg, NULL, text);
+}
+
+static void get_audit(const struct rest_request *req, struct rest_reply *rep, void *arg)
+{
+	const struct mbx *m = arg;
+	struct jsonw *w = &rep->json;
+	uint32_t after = req->after > UINT32_MAX ? UINT32_MAX : (uint32_t)req->after;
+	uint32_t last;
+
+	jsonw_object(w, NULL);
+	jsonw_array(w, "differences");
+	last = core_audit_page(m->core, after, loop_now_ms(m->loop), put_difference, w);
+	jsonw_array_end(w);
+	if (last != 0)
+		jsonw_uint(w, "next", last);
+	jsonw_object_end(w);
+}
+
 static bool rule_id(const struct rest_request *req, struct rest_reply *rep, uint32_t *pid)
 {
 	uint64_t v;
@@ -232,13 +253,9 @@ static void get_metrics(const struct rest_request *req, struct rest_reply *rep, 
 }
 
 const struct rest_route mbx_routes[] = {
-	{"GET", "/v1/status", get_status},
-	{"GET", "/v1/sessions", get_sessions},
-	{"GET", "/v1/rules", get_rules},
-	{"GET", "/v1/rules/{id}", get_rule},
-	{"DELETE", "/v1/rules/{id}", delete_rule},
-	{"GET", "/healthz", get_healthz},
-	{"GET", "/readyz", get_readyz},
-	{"GET", "/metrics", get_metrics},
-	{NULL, NULL, NULL},
+	{"GET", "/v1/status", get_status},	   {"GET", "/v1/sessions", get_sessions},
+	{"GET", "/v1/rules", get_rules},	   {"GET", "/v1/rules/{id}", get_rule},
+	{"DELETE", "/v1/rules/{id}", delete_rule}, {"GET", "/v1/audit", get_audit},
+	{"GET", "/healthz", get_healthz},	   {"GET", "/readyz", get_readyz},
+	{"GET", "/metrics", get_metrics},	   {NULL, NULL, NULL},
 };

@@ -335,6 +335,76 @@ static void test_activity(void **state)
 	kit_close(&k);
 }
 
+static void note_text(const char *text, void *arg)
+{
+	snprintf(arg, 256, "%s", text);
+}
+
+/* Finds nothing, then exactly what was done behind our back; in pages the same. */
+static void expect_difference(struct kit *k, size_t n, const char *want)
+{
+	char text[256] = "";
+	uint32_t at = 0;
+
+	assert_int_equal(core_audit(k->core, k->now, note_text, text), n);
+	assert_non_null(strstr(text, want));
+	text[0] = 0;
+	do {
+		at = core_audit_page(k->core, at, k->now, note_text, text);
+	} while (at);
+	assert_non_null(strstr(text, want));
+}
+
+static void test_audit(void **state)
+{
+	struct addr_port inside = {{4, {10, 1, 0, 9}}, 5000};
+	struct simco_msg m = per(9, 5000, 120);
+	struct fw_op op = {.type = FW_BIND, .lifetime_ms = 130000};
+	uint32_t pids[20];
+	struct kit k;
+	int result;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
+		kit_open(&k, modes[i], NULL);
+		for (unsigned n = 0; n < ARRAY_LEN(pids); n++) {
+			m = per(9, (uint16_t)(5000 + n), 120);
+			assert_int_equal(kit_ask(&k, 0, &m), SIMCO_PER_REP);
+			pids[n] = k.last.pid;
+		}
+		expect_difference(&k, 0, "");
+		rule_match(rule_by_pid(&k.core->t, pids[0]), SIMCO_INBOUND, 0, &op.match);
+		op.type = FW_OPEN;
+		fw_fake_remove(k.fw, &op);
+		expect_difference(&k, 1,
+				  "open 198.1.0.9 port 6000 -> 10.1.0.9 port 5000 is missing");
+		fw_commit(k.fw, &op, 1, &result, 1);
+		expect_difference(&k, 0, "");
+		op.lifetime_ms = 1000;
+		fw_commit(k.fw, &op, 1, &result, 1);
+		expect_difference(&k, 1, "too early");
+		op.lifetime_ms = 990000;
+		fw_commit(k.fw, &op, 1, &result, 1);
+		expect_difference(&k, 1, "too long");
+		op.lifetime_ms = 130000;
+		fw_commit(k.fw, &op, 1, &result, 1);
+		if (modes[i] == FW_NAT_NONE) {
+			kit_close(&k);
+			continue;
+		}
+		op.type = FW_BIND;
+		nat_binding(&k.core->nat, rule_by_pid(&k.core->t, pids[0]), 0, &op.binding);
+		assert_true(addr_port_eq(&op.binding.inside, &inside));
+		fw_fake_remove(k.fw, &op);
+		expect_difference(&k, 1, "mapping 10.1.0.9:5000 <-> 192.0.2.1:");
+		expect_difference(&k, 1, "is missing");
+		op.binding.outside.port ^= 1;
+		fw_commit(k.fw, &op, 1, &result, 1);
+		expect_difference(&k, 1, "has another address");
+		kit_close(&k);
+	}
+}
+
 static void test_quarantine(void **state)
 {
 	struct kit k;
@@ -430,6 +500,7 @@ int main(void)
 		cmocka_unit_test(test_damaged_ledger), cmocka_unit_test(test_capabilities),
 		cmocka_unit_test(test_rest),	       cmocka_unit_test(test_activity),
 		cmocka_unit_test(test_quarantine),     cmocka_unit_test(test_long_sweep),
+		cmocka_unit_test(test_audit),
 	};
 
 	return cmocka_run_group_tests_name("core", tests, set_up, tear_down);
