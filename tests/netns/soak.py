@@ -540,6 +540,15 @@ class Soak:
     def rules(self):
         return self.daemon.rest.items("rules")
 
+    def audit(self):
+        """What the daemon finds when it asks the kernel itself."""
+        found, after = [], 0
+        while after is not None:
+            body = self.daemon.rest.get(f"/v1/audit?after={after}")
+            found += body["differences"]
+            after = body.get("next")
+        return found
+
     def check(self):
         """Kernel and daemon agree."""
         def steady():
@@ -555,6 +564,8 @@ class Soak:
                 json.dump(rules, f, indent=1)
         assert not found, "\n".join([f"{len(found)} differences after {self.history}",
                                      *found[:20]])
+        found = self.audit()
+        assert not found, "\n".join([f"audit after {self.history}", *found[:20]])
         status = self.status()
         assert status["firewall"]["aborts"] == self.aborts, status["firewall"]
         assert status["firewall"]["enobufs"] == 0, status["firewall"]
