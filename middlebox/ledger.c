@@ -102,13 +102,14 @@ static uint32_t random_mark(void)
 	return v & 0x7fffffffu;
 }
 
-static int map_file(struct ledger *l, const char *file, bool usable)
+/* Slots below `high` are in use; a ledger that was copied may have holes there. */
+static int map_file(struct ledger *l, const char *file, bool usable, uint32_t high)
 {
 	int e;
 
 	if (!usable && ftruncate(l->fd, 0) != 0)
 		return ERR_IO;
-	e = posix_fallocate(l->fd, 0, (off_t)SLOTS_AT);
+	e = posix_fallocate(l->fd, 0, (off_t)(SLOTS_AT + (size_t)high * sizeof(struct rule)));
 	if (e == 0 && ftruncate(l->fd, (off_t)l->size) != 0)
 		e = errno;
 	if (e != 0) {
@@ -175,7 +176,7 @@ int ledger_open(struct ledger *l, const char *file, const uint8_t boot_id[16], u
 	}
 	l->size = SLOTS_AT + (size_t)l->n_slots * sizeof(struct rule);
 	if (file)
-		err = map_file(l, file, usable);
+		err = map_file(l, file, usable, usable ? old.high : 0);
 	else
 		l->h = mmap(NULL, l->size, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -182,8 +182,8 @@ def test_an_overflow_hides_no_flush(place, faults):
     assert b.agree() == 0
 
 
-@BOTH
-@pytest.mark.parametrize("off", [8, 11], ids=["", "old-kernel"])
+@pytest.mark.parametrize("nat, off", [(False, 8), (True, 8), (True, 11)],
+                         ids=["firewall", "nat", "nat-old-kernel"])
 def test_lost_answers(place, faults, nat, off):
     """Every kind of operation while the kernel's answer is lost: done all the same, and once."""
     b = place(nat, env=faults.env, options=("--test-force-off", str(off)))
@@ -227,7 +227,6 @@ def test_lost_answers(place, faults, nat, off):
     assert b.agree() == 0 and not b.rules()
 
 
-@pytest.mark.san
 @pytest.mark.parametrize("off", [64, 96], ids=["late", "plain"])
 def test_a_lost_dump_of_conntrack(place, faults, directory, off):
     """What a wildcard left in connection tracking goes, though a read of the dump fails."""
@@ -254,7 +253,6 @@ def test_a_lost_dump_of_conntrack(place, faults, directory, off):
 
 # -- clocks ---------------------------------------------------------------------------------------
 
-@pytest.mark.san
 @BOTH
 def test_a_suspended_host(place, faults, nat):
     """What expired while the host slept is closed when it wakes, not when its timer would have."""
@@ -277,23 +275,24 @@ def test_a_suspended_host(place, faults, nat):
     assert c.per(CLIENT, SERVER).lifetime == 60
 
 
-@pytest.mark.san
-@pytest.mark.parametrize("jump", [DAY, -DAY, 1000 * DAY, -10000 * DAY])
-def test_somebody_sets_the_clock(place, faults, jump):
+def test_somebody_sets_the_clock(place, faults):
     """Lifetimes go on as they were: none ends early, none lives longer."""
     b = place(env=faults.env, log={"format": "json", "level": "debug"})
     c = b.session()
     short = c.per(CLIENT, SERVER, lifetime=2)
     long = c.per((topo.CLIENT, 5002), SERVER, lifetime=600)
     began = time.monotonic()
-    faults.wall(jump)
-    assert b.status()["uptime_ms"] < 60000
+    for jump in (DAY, -2 * DAY, 1000 * DAY, -10000 * DAY):
+        time.sleep(0.3)
+        faults.wall(jump)
+        assert b.status()["uptime_ms"] < 60000
+        assert set(c.prl()) == {short.pid, long.pid}
+        assert 500 < c.prs(long.pid).lifetime <= 600
+        assert c.plc(c.per((topo.CLIENT, 5004), SERVER).pid, 0).type == simco.PRD_REP
     assert c.wait_event(short.pid, 3 * PATIENCE) == 0
-    assert 1.5 < time.monotonic() - began < 2 + 0.5 * PATIENCE
-    assert 500 < c.prs(long.pid).lifetime <= 600
-    assert c.per(CLIENT, SERVER, lifetime=60).lifetime == 60
+    assert 1.9 < time.monotonic() - began < 2 + 0.5 * PATIENCE
     assert b.rest.get(f"/v1/rules/{long.pid}")["lifetime"] > 500
-    assert b.agree() == 4
+    assert b.agree() == 2
 
 
 @pytest.fixture
@@ -427,6 +426,16 @@ def test_a_ledger_that_cannot_grow(place, disk, directory):
     assert passes(outside, CLIENT, inside) is None
     assert b.agree() == 2 * len(there)
 
+    # One with holes, and nothing to fill them with: no start, instead of a SIGBUS later.
+    b.daemon.kill()
+    os.unlink(d.path + "/filler")
+    sh(["fallocate", "-p", "-o", "1m", "-l", "15m", d.path + "/ledger"])
+    d.fill()
+    status, text = started(b.net, directory, b.policy)
+    assert status == 1 and "no space: No space left" in text, (status, text[-500:])
+    d.drain()
+    b.start()
+
 
 @pytest.mark.san
 def test_logs_on_a_full_disk(line, cleanup, directory, disk):
@@ -469,7 +478,6 @@ def limit_memory(daemon, more):
     resource.prlimit(daemon.pid, resource.RLIMIT_AS, (hard if more is None else size + more, hard))
 
 
-@pytest.mark.san
 def test_a_middlebox_that_hangs(line, cleanup, directory):
     """Stopped for longer than an agent waits: refused in time, nothing left over afterwards."""
     net = line()
@@ -486,7 +494,7 @@ def test_a_middlebox_that_hangs(line, cleanup, directory):
         began = time.monotonic()
         other.setup(0, expect=503)
         assert time.monotonic() - began < 2 * PATIENCE
-        time.sleep(2)  # some of its requests are in the middlebox's socket
+        # Its requests are in the middlebox's socket.
         server.all_streams()[0].send()
         client.receive()  # the kernel needs no daemon
     s.agent.wait_ready()
@@ -527,7 +535,6 @@ def test_no_descriptors_left(place):
     assert c.prl() != []
 
 
-@pytest.mark.san
 def test_an_agent_without_descriptors(line, cleanup, directory):
     net = line()
     s = Site(net, directory)
