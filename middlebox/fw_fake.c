@@ -102,6 +102,7 @@ static void put(struct fake *f, const struct thing *want)
 		if (want->what == FACE &&
 		    !addr_port_eq(&(*at)->b.inside_face, &want->b.inside_face))
 			f->conflicts++;
+		(*at)->b = want->b; /* as the driver does with a map's other data */
 		return;
 	}
 	*at = malloc(sizeof(**at));
