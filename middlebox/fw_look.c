@@ -206,8 +206,10 @@ bool fw_layout_intact(struct fw_nft *f)
 	int err = look_table(f, &l);
 	size_t n;
 
+	if (err && err != -ENOENT) /* then it is installed again */
+		log_warn("fw: asking whether table %s is there: %s", f->cfg->table, strerror(-err));
 	if (err)
-		return err != -ENOENT;
+		return false;
 	if (info.handle != f->handle)
 		return false;
 	n = count_rules(f);

@@ -189,7 +189,8 @@ int fw_layout_look_all(struct fw_nft *f, struct fw_table_info *out, struct fw_ch
 /* Notes what was installed, for fw_layout_intact(). */
 int fw_layout_remember(struct fw_nft *f);
 /*
- * False when the table is gone, is another one, or lacks rules. A set that somebody flushes
+ * False when the table is gone, is another one, or lacks rules, and when the kernel does not say
+ * whether it is there. A set that somebody flushes
  * stays unnoticed here; the audit finds it.
  */
 bool fw_layout_intact(struct fw_nft *f);

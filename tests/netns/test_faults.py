@@ -182,6 +182,21 @@ def test_an_overflow_hides_no_flush(place, faults):
     assert b.agree() == 0
 
 
+def test_a_flush_while_answers_are_lost(place, faults):
+    """Asked whether the table is still there, the kernel's answer does not arrive."""
+    b = place(env=faults.env, options=FORCE_OFF_OWNER)
+    c = b.session()
+    together(b, c, [per(c, n) for n in range(20)])
+    for skip in range(5):  # reads of the event come first
+        before = b.firewall()["reinstalls"]
+        faults.netlink_skip, faults.netlink_lose = skip, 4
+        b.net.fw.run("nft", "delete", "table", "inet", "sluice")
+        wait_until(lambda: b.firewall()["reinstalls"] > before and b.status()["ready"],
+                   4 * PATIENCE, "the tables to come back")
+        faults.netlink_lose = 0
+        assert b.agree() == 40
+
+
 @pytest.mark.parametrize("nat, off", [(False, 8), (True, 8), (True, 11)],
                          ids=["firewall", "nat", "nat-old-kernel"])
 def test_lost_answers(place, faults, nat, off):

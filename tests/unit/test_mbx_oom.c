@@ -15,8 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include "common/errcode.h"
 #include "common/log.h"
 #include "middlebox/fw_fake.h"
 #include "middlebox/fw_int.h"
@@ -163,6 +165,7 @@ static struct {
 	struct mbx *mbx;
 	struct fw *fw;
 	bool nat;
+	unsigned long start_allowed; /* allocations at the start */
 	char dir[40], text[1200];
 } box;
 
@@ -185,13 +188,15 @@ static struct fw *open_fake(const struct fw_config *cfg, bool adopt, int *err)
 {
 	(void)cfg;
 	(void)adopt;
-	*err = 0;
 	box.fw = fw_fake_new();
-	spare(box.fw);
+	*err = box.fw ? 0 : ERR_NOMEM;
+	if (box.fw)
+		spare(box.fw);
 	return box.fw;
 }
 
-static void box_start(void)
+/* False: there was no memory. */
+static bool box_try(void)
 {
 	const struct mbx_opts opts = {.fw_open = open_fake, .file = "policy"};
 	struct conf_errors errs = {0};
@@ -202,15 +207,25 @@ static void box_start(void)
 
 	assert_int_equal(mbx_policy_parse(span_of(box.text, (size_t)n), "policy", &p, &errs), 0);
 	box.loop = loop_new();
+	assert_non_null(box.loop);
+	allowed = box.start_allowed;
 	box.mbx = mbx_new(box.loop, p, &opts);
-	assert_non_null(box.mbx);
+	allowed = NEVER;
+	return box.mbx != NULL;
+}
+
+static void box_start(void)
+{
+	box.start_allowed = NEVER;
+	assert_true(box_try());
 }
 
 static void box_stop(void)
 {
 	char path[64];
 
-	mbx_free(box.mbx, true);
+	if (box.mbx != NULL)
+		mbx_free(box.mbx, true);
 	loop_run_once(box.loop, 0);
 	loop_free(box.loop);
 	snprintf(path, sizeof(path), "%s/sock", box.dir);
@@ -343,6 +358,35 @@ static void establish(void)
 	talk();
 }
 
+/* 200 with a whole answer, 500 and why, or a closed connection. */
+static void look(const char *what)
+{
+	static char in[65536];
+	struct sockaddr_un to = {.sun_family = AF_UNIX};
+	char out[128];
+	size_t got = 0;
+	ssize_t n = -1;
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	snprintf(to.sun_path, sizeof(to.sun_path), "%s/sock", box.dir);
+	assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+	snprintf(out, sizeof(out), "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", what);
+	assert_int_equal(send(fd, out, strlen(out), MSG_NOSIGNAL), strlen(out));
+	for (int i = 0; i < 1000 && n != 0 && got < sizeof(in) - 1; i++) {
+		loop_run_once(box.loop, 1);
+		n = recv(fd, in + got, sizeof(in) - 1 - got, MSG_DONTWAIT);
+		assert_true(n >= 0 || errno == EAGAIN || errno == ECONNRESET);
+		got += n > 0 ? (size_t)n : 0;
+	}
+	assert_int_equal(n, 0);
+	in[got] = '\0';
+	if (strncmp(in, "HTTP/1.1 200 ", 13) == 0)
+		assert_true(in[got - 1] == '}' || in[got - 1] == '\n');
+	else
+		assert_true(got == 0 || (failed && strncmp(in, "HTTP/1.1 500 ", 13) == 0));
+	close(fd);
+}
+
 static void conversation(void)
 {
 	establish();
@@ -351,6 +395,8 @@ static void conversation(void)
 	for (uint16_t i = 0; i < 10; i++)
 		put(about(SIMCO_PRR_REQ, 0, 0, 0));
 	talk();
+	look("/v1/rules");
+	look("/metrics");
 	if (client.closed || client.n_pids < 50)
 		return;
 	for (uint16_t i = 0; i < 10; i++)
@@ -419,30 +465,58 @@ static bool box_run(unsigned long n, unsigned times)
 	return failed;
 }
 
-static void test_daemon(void **state)
+static int make_directory(void **state)
 {
-	unsigned long n = 0;
+	(void)state;
+	snprintf(box.dir, sizeof(box.dir), "/tmp/sluice-oom-XXXXXX");
+	return mkdtemp(box.dir) == NULL;
+}
+
+static int remove_directory(void **state)
+{
 	char path[64];
 
 	(void)state;
-	snprintf(box.dir, sizeof(box.dir), "/tmp/sluice-oom-XXXXXX");
-	assert_non_null(mkdtemp(box.dir));
+	snprintf(path, sizeof(path), "%s/ledger", box.dir);
+	unlink(path);
+	return rmdir(box.dir);
+}
+
+/* It starts, or says that it cannot. */
+static void test_start(void **state)
+{
+	unsigned long n = 0, failures = 0;
+
+	(void)state;
+	box.nat = true;
+	do {
+		fail_after(NEVER, 1);
+		box.start_allowed = n++;
+		failures += !box_try();
+		box_stop();
+	} while (failed);
+	assert_true(failures > 10);
+}
+
+static void test_daemon(void **state)
+{
+	unsigned long n = 0;
+
+	(void)state;
 	for (unsigned way = 0; way < 4; way++) {
 		box.nat = way & 1;
 		for (n = 0; box_run(n, way & 2 ? 3 : 1); n++)
 			;
 		assert_true(n > 20);
 	}
-	snprintf(path, sizeof(path), "%s/ledger", box.dir);
-	unlink(path);
-	assert_int_equal(rmdir(box.dir), 0);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_core),
-		cmocka_unit_test(test_daemon),
+		cmocka_unit_test_setup_teardown(test_start, make_directory, remove_directory),
+		cmocka_unit_test_setup_teardown(test_daemon, make_directory, remove_directory),
 	};
 
 	log_set_sink(silent, NULL);
