@@ -321,6 +321,7 @@ static void settle(struct fw_nft *f, bool done)
 static bool build_failed(struct fw_nft *f, size_t from, size_t to, uint32_t txn)
 {
 	struct fw_commit *c = f->commit;
+	uint32_t last = ALL;
 
 	c->n_touched = 0;
 	fw_batch_begin(&f->batch);
@@ -335,6 +336,10 @@ static bool build_failed(struct fw_nft *f, size_t from, size_t to, uint32_t txn)
 
 		if (c->result[op->txn] || (txn != ALL && op->txn != txn))
 			continue;
+		/* A message that is refused names one transaction. */
+		if (op->txn != last)
+			fw_batch_seal(&f->batch);
+		last = op->txn;
 		err = put_op(f, op, (uint32_t)i);
 		if (err) {
 			refuse(f, op, err_str(err));

@@ -73,23 +73,6 @@ static bool ignore_absent(const struct fw_nl *nl)
 	return setsockopt(nl->fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) == 0;
 }
 
-int fw_ct_del_open(struct fw_ct_del *d)
-{
-	int err = fw_nl_open(&d->nl);
-
-	if (!err)
-		d->quiet = ignore_absent(&d->nl);
-	return err;
-}
-
-void fw_ct_del_close(struct fw_ct_del *d)
-{
-	fw_nl_close(&d->nl);
-	free(d->mem);
-	d->mem = NULL;
-	d->len = d->cap = 0;
-}
-
 static void *room(struct fw_ct_del *d)
 {
 	uint8_t *mem;
@@ -106,46 +89,61 @@ static void *room(struct fw_ct_del *d)
 	return d->mem + d->len;
 }
 
-static struct nlmsghdr *start_delete(struct fw_ct_del *d, uint8_t version)
+/* Puts an attribute with room for a value; where the value begins. */
+static uint8_t put_hole(struct nlmsghdr *h, uint16_t type, size_t len)
 {
-	struct nlmsghdr *h = room(d);
-	struct nfgenmsg *g;
+	static const uint8_t zeros[16];
 
-	if (!h)
-		return NULL;
-	mnl_nlmsg_put_header(h);
+	mnl_attr_put(h, type, len, zeros);
+	return (uint8_t)(h->nlmsg_len - ((len + 3) & ~(size_t)3));
+}
+
+static void make_template(struct fw_ct_tmpl *t, bool v6)
+{
+	struct nlmsghdr *h = mnl_nlmsg_put_header(t->mem);
+	struct nfgenmsg *g = mnl_nlmsg_put_extra_header(h, sizeof(*g));
+	struct nlattr *tuple, *part;
+
 	h->nlmsg_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE;
 	h->nlmsg_flags = NLM_F_REQUEST;
-	h->nlmsg_seq = d->nl.seq++;
-	g = mnl_nlmsg_put_extra_header(h, sizeof(*g));
-	g->nfgen_family = version == 4 ? AF_INET : AF_INET6;
+	g->nfgen_family = v6 ? AF_INET6 : AF_INET;
 	g->version = NFNETLINK_V0;
-	return h;
+	tuple = mnl_attr_nest_start(h, CTA_TUPLE_ORIG);
+	part = mnl_attr_nest_start(h, CTA_TUPLE_IP);
+	t->src = put_hole(h, v6 ? CTA_IP_V6_SRC : CTA_IP_V4_SRC, v6 ? 16 : 4);
+	t->dst = put_hole(h, v6 ? CTA_IP_V6_DST : CTA_IP_V4_DST, v6 ? 16 : 4);
+	mnl_attr_nest_end(h, part);
+	part = mnl_attr_nest_start(h, CTA_TUPLE_PROTO);
+	t->protocol = put_hole(h, CTA_PROTO_NUM, 1);
+	t->sport = put_hole(h, CTA_PROTO_SRC_PORT, 2);
+	t->dport = put_hole(h, CTA_PROTO_DST_PORT, 2);
+	mnl_attr_nest_end(h, part);
+	mnl_attr_nest_end(h, tuple);
+	t->len = (uint8_t)h->nlmsg_len;
+}
+
+static void put_port(uint8_t *p, uint16_t port)
+{
+	p[0] = (uint8_t)(port >> 8);
+	p[1] = (uint8_t)port;
 }
 
 void fw_ct_del_put(struct fw_ct_del *d, uint8_t protocol, const struct addr_port *src,
 		   const struct addr_port *dst)
 {
-	uint8_t version = src->addr.version;
-	struct nlmsghdr *h = start_delete(d, version);
-	struct nlattr *tuple, *part;
+	const struct fw_ct_tmpl *t = &d->tmpl[src->addr.version == 6];
+	uint8_t *p = room(d);
 
-	if (!h)
+	if (!p)
 		return;
-	tuple = mnl_attr_nest_start(h, CTA_TUPLE_ORIG);
-	part = mnl_attr_nest_start(h, CTA_TUPLE_IP);
-	mnl_attr_put(h, version == 4 ? CTA_IP_V4_SRC : CTA_IP_V6_SRC, addr_len(&src->addr),
-		     src->addr.b);
-	mnl_attr_put(h, version == 4 ? CTA_IP_V4_DST : CTA_IP_V6_DST, addr_len(&dst->addr),
-		     dst->addr.b);
-	mnl_attr_nest_end(h, part);
-	part = mnl_attr_nest_start(h, CTA_TUPLE_PROTO);
-	mnl_attr_put_u8(h, CTA_PROTO_NUM, protocol);
-	mnl_attr_put_u16(h, CTA_PROTO_SRC_PORT, htons(src->port));
-	mnl_attr_put_u16(h, CTA_PROTO_DST_PORT, htons(dst->port));
-	mnl_attr_nest_end(h, part);
-	mnl_attr_nest_end(h, tuple);
-	d->len += (h->nlmsg_len + 3) & ~3u;
+	memcpy(p, t->mem, t->len);
+	((struct nlmsghdr *)(void *)p)->nlmsg_seq = d->nl.seq++;
+	memcpy(p + t->src, src->addr.b, addr_len(&src->addr));
+	memcpy(p + t->dst, dst->addr.b, addr_len(&src->addr));
+	p[t->protocol] = protocol;
+	put_port(p + t->sport, src->port);
+	put_port(p + t->dport, dst->port);
+	d->len += t->len;
 	d->total++;
 	d->unread++;
 	if (d->len >= FLUSH_AT)
@@ -200,6 +198,26 @@ void fw_ct_del_flush(struct fw_ct_del *d)
 	/* What is left in the queue are failures that only the log is told of: no hurry. */
 	if (!d->quiet || d->unread >= ANSWERS)
 		read_answers(d);
+}
+
+int fw_ct_del_open(struct fw_ct_del *d)
+{
+	int err = fw_nl_open(&d->nl);
+
+	if (err)
+		return err;
+	make_template(&d->tmpl[0], false);
+	make_template(&d->tmpl[1], true);
+	d->quiet = ignore_absent(&d->nl);
+	return 0;
+}
+
+void fw_ct_del_close(struct fw_ct_del *d)
+{
+	fw_nl_close(&d->nl);
+	free(d->mem);
+	d->mem = NULL;
+	d->len = d->cap = 0;
 }
 
 /* ---- Forgetting ------------------------------------------------------------------------ */

@@ -8,9 +8,16 @@
 #include "middlebox/fw_int.h"
 #include "middlebox/fw_nl.h"
 
+/* The message that deletes one entry, and where its values go. */
+struct fw_ct_tmpl {
+	uint8_t len, src, dst, protocol, sport, dport;
+	uint8_t mem[128] __attribute__((aligned(8)));
+};
+
 /* Deletions of entries, collected and sent together. One thread's own. */
 struct fw_ct_del {
 	struct fw_nl nl;
+	struct fw_ct_tmpl tmpl[2]; /* of IPv4, of IPv6 */
 	uint8_t *mem;
 	size_t len, cap;
 	unsigned unread; /* sent since the answers were read */

@@ -33,7 +33,8 @@
 
 /* A message with holes to fill in; offsets 0 where it has no such hole. */
 struct fw_tmpl {
-	uint16_t len, key, key_end, data, timeout, expiry, counter;
+	uint16_t len, list, elem; /* attributes: the elements, and the one element, which is last */
+	uint16_t key, key_end, data, timeout, expiry, counter;
 	uint8_t mem[FW_TMPL_MAX];
 };
 
@@ -134,7 +135,11 @@ bool fw_match_exact(const struct fw_match *m);
 uint8_t fw_match_version(const struct fw_match *m);
 /* Index of shapes, layers and ranges. */
 unsigned fw_bank(bool block, const struct fw_match *m);
-/* Puts one message; 0 or ERR_NOMEM. counter: packets and octets to start with, or NULL. */
+/*
+ * Puts one message, or adds to the last one when that does the same in the same
+ * set and is not sealed. 0 or ERR_NOMEM. counter: packets and octets to start
+ * with, or NULL.
+ */
 int fw_elem_add(struct fw_batch *b, const struct fw_elem *e, uint64_t ms, const uint64_t *counter);
 int fw_elem_del(struct fw_batch *b, const struct fw_elem *e);
 

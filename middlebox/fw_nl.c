@@ -89,8 +89,23 @@ uint32_t fw_batch_add(struct fw_batch *b, size_t len)
 	struct nlmsghdr *h = (struct nlmsghdr *)(void *)(b->mem + b->len);
 
 	h->nlmsg_seq = b->first_seq + b->n;
+	b->last = b->len;
+	b->open = NULL;
 	b->len += (len + 3) & ~(size_t)3;
 	return b->n++;
+}
+
+void fw_batch_extend(struct fw_batch *b, size_t len)
+{
+	struct nlmsghdr *h = (struct nlmsghdr *)(void *)(b->mem + b->last);
+
+	h->nlmsg_len += (uint32_t)len;
+	b->len += len;
+}
+
+void fw_batch_seal(struct fw_batch *b)
+{
+	b->open = NULL;
 }
 
 static void put_frame(struct fw_batch *b, uint16_t type)

@@ -32,6 +32,8 @@ struct fw_batch {
 	size_t len, cap;
 	uint32_t first_seq, n; /* n: messages, BATCH_BEGIN included */
 	bool nomem;	       /* sticky: nothing may be sent */
+	size_t last;	       /* where the last message is */
+	const void *open;      /* what the last message may be extended by, NULL: nothing */
 	struct fw_nl *nl;
 };
 
@@ -46,6 +48,10 @@ void fw_batch_begin(struct fw_batch *b);
 void *fw_batch_room(struct fw_batch *b);
 /* Adds the message that was built in fw_batch_room(); numbers it. Its index in the batch. */
 uint32_t fw_batch_add(struct fw_batch *b, size_t len);
+/* Lets `len` octets from fw_batch_room() belong to the last message. */
+void fw_batch_extend(struct fw_batch *b, size_t len);
+/* Nothing is added to the last message any more. */
+void fw_batch_seal(struct fw_batch *b);
 
 /* Called for each message that the kernel refused; index 0 is the batch as a whole. */
 typedef void (*fw_batch_err_fn)(uint32_t index, int error, void *arg);

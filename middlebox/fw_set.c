@@ -128,6 +128,8 @@ static void make_template(struct fw_tmpl *t, const struct fw_nft *f, const struc
 	t->counter = kind == ADD_COUNTER ? put_counter(h) : 0;
 	mnl_attr_nest_end(h, elem);
 	mnl_attr_nest_end(h, list);
+	t->list = (uint16_t)((uint8_t *)list - mem);
+	t->elem = (uint16_t)((uint8_t *)elem - mem);
 	t->len = h->nlmsg_len <= FW_TMPL_MAX ? (uint16_t)h->nlmsg_len : 0;
 	memcpy(t->mem, mem, t->len);
 }
@@ -421,13 +423,30 @@ static void put_be64(uint8_t *p, uint64_t v)
 	memcpy(p, &v, sizeof(v));
 }
 
+/*
+ * Every message costs the kernel a look for the table and the set, so that one
+ * with several elements is cheaper. Where the element begins if there were a
+ * message of its own around it, so that offsets of the template hold; or NULL.
+ */
 static uint8_t *put_template(struct fw_batch *b, const struct fw_tmpl *t, const struct fw_elem *e)
 {
 	uint8_t *p = fw_batch_room(b);
+	uint16_t size = (uint16_t)(t->len - t->elem);
+	struct nlattr *list;
 
 	if (!p || !t->len)
 		return NULL;
-	memcpy(p, t->mem, t->len);
+	if (b->open == t && b->len - b->last < FW_MSG_MAX) {
+		list = (struct nlattr *)(void *)(b->mem + b->last + t->list);
+		list->nla_len = (uint16_t)(list->nla_len + size);
+		memcpy(p, t->mem + t->elem, size);
+		p -= t->elem;
+		fw_batch_extend(b, size);
+	} else {
+		memcpy(p, t->mem, t->len);
+		fw_batch_add(b, t->len);
+		b->open = t;
+	}
 	memcpy(p + t->key, e->key, e->set->key_len);
 	if (t->key_end)
 		memcpy(p + t->key_end, e->end, e->set->key_len);
@@ -449,16 +468,12 @@ int fw_elem_add(struct fw_batch *b, const struct fw_elem *e, uint64_t ms, const 
 		put_be64(p + t->counter, counter[1]);
 		put_be64(p + t->counter + 8 + FW_ATTR_HDR, counter[0]);
 	}
-	fw_batch_add(b, t->len);
 	return 0;
 }
 
 int fw_elem_del(struct fw_batch *b, const struct fw_elem *e)
 {
-	if (!put_template(b, &e->set->del, e))
-		return ERR_NOMEM;
-	fw_batch_add(b, e->set->del.len);
-	return 0;
+	return put_template(b, &e->set->del, e) ? 0 : ERR_NOMEM;
 }
 
 static void read_counter(const struct nlattr *expr, struct fw_elem_state *out)
