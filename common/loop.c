@@ -12,7 +12,7 @@
 #include "common/log.h"
 #include "common/loop_int.h"
 
-#define TURN_CALLBACKS 1024
+#define TURN_CALLBACKS 64
 
 struct deferred {
 	loop_fn fn; /* NULL: taken back */
@@ -31,12 +31,12 @@ struct loop {
 	struct event *limit; /* ends a turn that waits with a limit */
 	struct event *alarm; /* of the timers */
 	struct loop_timers timers;
+	struct loop_jobs jobs;
 	struct deferred *queue;
 	size_t head, tail, room; /* queue[head..tail) has yet to run */
 	struct loop_signal *signals;
 	struct loop_closer *closers;
 	unsigned callbacks; /* that ran in this turn */
-	bool long_taken;    /* in this turn */
 	bool stop;
 };
 
@@ -59,18 +59,17 @@ struct loop_timers *loop_timers(struct loop *l)
 	return &l->timers;
 }
 
-void loop_count(struct loop *l)
+struct loop_jobs *loop_jobs(struct loop *l)
 {
-	if (++l->callbacks == TURN_CALLBACKS)
-		event_base_loopbreak(l->base);
+	return &l->jobs;
 }
 
-bool loop_take_long(struct loop *l)
+void loop_count(struct loop *l)
 {
-	bool first = !l->long_taken;
-
-	l->long_taken = true;
-	return first;
+	if (++l->callbacks == 1)
+		loop_turn_begins(&l->jobs);
+	else if (l->callbacks == TURN_CALLBACKS)
+		event_base_loopbreak(l->base);
 }
 
 void loop_closer_add(struct loop *l, struct loop_closer *c)
@@ -121,6 +120,7 @@ struct loop *loop_new(void)
 
 	if (l == NULL || loop_timers_init(&l->timers) != 0 || conf == NULL)
 		goto fail;
+	loop_jobs_init(&l->jobs);
 	if (event_config_set_flag(conf, EVENT_BASE_FLAG_NOLOCK) != 0)
 		goto fail;
 	l->base = event_base_new_with_config(conf);
@@ -183,16 +183,23 @@ static void run_deferred(struct loop *l)
 
 static void turn(struct loop *l, int flags)
 {
-	if (l->head < l->tail || !loop_timers_wait(l))
+	if (l->head < l->tail || !loop_jobs_wait(&l->jobs) || !loop_timers_wait(l))
 		flags |= EVLOOP_NONBLOCK;
 	l->callbacks = 0;
-	l->long_taken = false;
 	if (event_base_loop(l->base, EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY | flags) < 0) {
 		log_err("loop: waiting for events failed");
 		l->stop = true;
 	}
+	if (l->callbacks == 0)
+		loop_turn_begins(&l->jobs);
 	loop_timers_run(l);
+	loop_phase_ends(&l->jobs, LOOP_EVENTS);
 	run_deferred(l);
+	loop_phase_ends(&l->jobs, LOOP_DEFERRED);
+	loop_jobs_run(&l->jobs);
+	run_deferred(l);
+	loop_phase_ends(&l->jobs, LOOP_JOB);
+	loop_turn_ends(&l->jobs);
 }
 
 void loop_run(struct loop *l)
@@ -225,6 +232,11 @@ void loop_run_once(struct loop *l, int ms)
 	event_add(l->limit, &tv);
 	turn(l, 0);
 	event_del(l->limit);
+}
+
+struct loop_turns loop_turns(const struct loop *l)
+{
+	return l->jobs.turns;
 }
 
 void loop_stop(struct loop *l)

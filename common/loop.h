@@ -3,8 +3,10 @@
  * loop_timer.c's.
  *
  * One loop per daemon, one thread. A *turn* is: wait, run every ready
- * callback, then run everything deferred in this turn. The middlebox commits
- * to the kernel in the deferred part, so one turn becomes one batch.
+ * callback, then run everything deferred in this turn, then one job. The
+ * middlebox commits to the kernel in the deferred part, so one turn becomes one
+ * batch. Who asks for something waits for the rest of the turn that is running
+ * and for one turn; so each should stay well below a millisecond.
  */
 #ifndef SLUICE_COMMON_LOOP_H
 #define SLUICE_COMMON_LOOP_H
@@ -63,5 +65,41 @@ int loop_signal(struct loop *l, int signo, loop_fn fn, void *arg);
 int loop_defer(struct loop *l, loop_fn fn, void *arg);
 /* Takes back every deferred call of fn(arg) that has not run yet. */
 void loop_undefer(struct loop *l, loop_fn fn, void *arg);
+
+/*
+ * Long work is a job: a piece of it, below half a millisecond, is done at the end of a turn, when
+ * the replies of that turn are out. One job works in a turn; those that wait take turns.
+ */
+struct loop_job {
+	struct loop *loop;
+	/* Does a piece. False: there was nothing worth a turn, the next job may work. */
+	bool (*fn)(void *arg);
+	void *arg;
+	struct loop_job *next, **link; /* link NULL: not queued */
+	uint64_t round;		       /* of the loop's, when it was queued */
+};
+
+typedef bool (*loop_job_fn)(void *arg);
+
+void loop_job_init(struct loop_job *j, struct loop *l, loop_job_fn fn, void *arg);
+/* To the end of the queue, also from inside fn; stays where it is when it is queued. */
+void loop_job_queue(struct loop_job *j);
+void loop_job_cancel(struct loop_job *j); /* fine when it is not queued, or all zero */
+
+/* How long turns took, by the clock, from the first callback to the end. */
+#define LOOP_TURN_BOUNDS 5
+extern const double loop_turn_bounds[LOOP_TURN_BOUNDS]; /* seconds */
+
+struct loop_turns {
+	uint64_t n, ns;
+	uint64_t within[LOOP_TURN_BOUNDS]; /* at most that bound, and above the one before it */
+};
+
+struct loop_turns loop_turns(const struct loop *l);
+/* Tells stderr of every turn that takes more CPU time than this; a system call a turn. For tests.
+ */
+void loop_watch(struct loop *l, uint64_t us);
+/* CPU time of this thread. */
+uint64_t loop_cpu_ns(void);
 
 #endif

@@ -18,12 +18,27 @@ short loop_ev(unsigned events);
  */
 void loop_count(struct loop *l);
 
-/*
- * True for the first who asks in a turn. Work of near a millisecond is done
- * only then; the others wait for their next event, so that short work comes
- * in between.
- */
-bool loop_take_long(struct loop *l);
+/* What a turn consists of. */
+enum loop_phase { LOOP_EVENTS, LOOP_DEFERRED, LOOP_JOB, LOOP_PHASES };
+
+/* loop_job.c: the jobs that wait, and how turns went. */
+struct loop_jobs {
+	struct loop_job *first, **tail;
+	uint64_t round; /* times that they were run */
+	struct loop_turns turns;
+	uint64_t began; /* ns; the first callback of this turn, 0: none yet */
+	uint64_t watch; /* ns, see loop_watch(); 0: not */
+	uint64_t
+		cpu[LOOP_PHASES + 1]; /* loop_cpu_ns() at the end of each; the turn's begin first */
+};
+
+struct loop_jobs *loop_jobs(struct loop *l);
+void loop_jobs_init(struct loop_jobs *js);
+bool loop_jobs_wait(const struct loop_jobs *js); /* false: the loop must not wait, there is work */
+void loop_jobs_run(struct loop_jobs *js);
+void loop_turn_begins(struct loop_jobs *js); /* something happens after a wait */
+void loop_phase_ends(struct loop_jobs *js, enum loop_phase phase);
+void loop_turn_ends(struct loop_jobs *js);
 
 /* loop_timer.c: the timers of a loop. */
 struct loop_timers {

@@ -18,7 +18,7 @@
 #include "common/log.h"
 #include "common/loop_int.h"
 
-#define RUNS_PER_TURN 1024
+#define RUNS_PER_TURN 128
 #define NOWHERE SIZE_MAX
 
 struct loop_timer {

@@ -3,6 +3,9 @@
  * without threads: its epoll descriptor is watched by our loop, and a timer
  * follows MHD_get_timeout() after every run, without which half-read requests
  * would never time out.
+ *
+ * A run is a job of the loop and gives one answer; further requests that are
+ * whole are suspended and have their turn in the order in which they came.
  */
 #include "common/rest.h"
 
@@ -31,8 +34,13 @@ struct listener {
 	struct loop_io *io;
 	struct loop_timer *timer;
 	int epoll_fd; /* MHD's */
-	bool starved; /* the lack of descriptors is logged once */
-	char *path;   /* unix socket, owned; NULL for TCP */
+	struct loop_job job;
+	struct MHD_Connection **asleep; /* the oldest first; rest.max_connections of them */
+	unsigned n_asleep;
+	struct MHD_Connection *next; /* resumed, has this run's answer; NULL: who comes first */
+	bool answered;		     /* in this run */
+	bool starved;		     /* the lack of descriptors is logged once */
+	char *path;		     /* unix socket, owned; NULL for TCP */
 	struct addr_port local;
 };
 
@@ -184,6 +192,33 @@ static void route(struct listener *l, struct MHD_Connection *c, struct rest_requ
 		rest_problem(rep, 404, "Not found", "no such resource");
 }
 
+/* True when this run has its answer already: MHD asks again when the connection is resumed. */
+static bool sleeps(struct listener *l, struct MHD_Connection *c)
+{
+	if (!l->answered && (l->next == NULL || l->next == c)) {
+		l->next = NULL;
+		l->answered = true;
+		return false;
+	}
+	if (l->n_asleep == l->rest->max_connections)
+		return false; /* more than MHD lets in */
+	MHD_suspend_connection(c);
+	l->asleep[l->n_asleep++] = c;
+	return true;
+}
+
+/* The oldest of those that sleep; false: none does. */
+static bool wake_one(struct listener *l)
+{
+	if (l->n_asleep == 0)
+		return false;
+	l->next = l->asleep[0];
+	l->n_asleep--;
+	memmove(l->asleep, l->asleep + 1, l->n_asleep * sizeof(struct MHD_Connection *));
+	MHD_resume_connection(l->next);
+	return true;
+}
+
 static enum MHD_Result answer(struct listener *l, struct MHD_Connection *c, const char *path,
 			      const char *method, bool too_big)
 {
@@ -232,21 +267,12 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const cha
 		*state = (void *)seen;
 		return seen > REST_BODY_MAX + 1 ? MHD_NO : MHD_YES;
 	}
+	if (sleeps(arg, c))
+		return MHD_YES;
 	return answer(arg, c, path, method, false);
 }
 
 /* ---- The loop --------------------------------------------------------------- */
-
-static void run_mhd(struct listener *l)
-{
-	MHD_UNSIGNED_LONG_LONG ms;
-
-	MHD_run(l->mhd);
-	if (MHD_get_timeout(l->mhd, &ms) == MHD_YES)
-		loop_timer_set(l->timer, ms);
-	else
-		loop_timer_clear(l->timer);
-}
 
 static bool descriptors_left(const struct listener *l)
 {
@@ -259,29 +285,51 @@ static bool descriptors_left(const struct listener *l)
 }
 
 /* A connection that MHD has no descriptor for stays readable: without a rest we would spin. */
-static void on_readable(unsigned events, void *arg)
+static void rest_or_watch(struct listener *l)
 {
-	struct listener *l = arg;
-	bool starved;
+	bool starved = !descriptors_left(l);
+	MHD_UNSIGNED_LONG_LONG ms;
 
-	(void)events;
-	run_mhd(l);
-	starved = !descriptors_left(l);
-	if (starved) {
-		loop_io_set(l->io, 0);
+	loop_io_set(l->io, starved ? 0 : LOOP_READ);
+	if (starved)
 		loop_timer_set(l->timer, REST_MS);
-	}
+	else if (MHD_get_timeout(l->mhd, &ms) == MHD_YES)
+		loop_timer_set(l->timer, ms);
+	else
+		loop_timer_clear(l->timer);
 	if (starved && !l->starved)
 		log_err("rest: no descriptors left, connections must wait");
 	l->starved = starved;
+}
+
+static bool run_mhd(void *arg)
+{
+	struct listener *l = arg;
+
+	l->answered = false;
+	l->next = NULL; /* of the run before, if its connection has gone */
+	wake_one(l);
+	MHD_run(l->mhd);
+	if (l->n_asleep > 0)
+		loop_job_queue(&l->job);
+	rest_or_watch(l);
+	return l->answered;
+}
+
+static void on_readable(unsigned events, void *arg)
+{
+	struct listener *l = arg;
+
+	(void)events;
+	loop_io_set(l->io, 0);
+	loop_job_queue(&l->job);
 }
 
 static void on_timer(void *arg)
 {
 	struct listener *l = arg;
 
-	loop_io_set(l->io, LOOP_READ);
-	run_mhd(l);
+	loop_job_queue(&l->job);
 }
 
 static void ATTR_PRINTF(2, 0) on_log(void *arg, const char *fmt, va_list ap)
@@ -379,9 +427,12 @@ static int start_mhd(struct listener *l, int fd)
 {
 	const union MHD_DaemonInfo *info;
 
-	l->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, l,
-				  MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-				  MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
+	l->asleep = calloc(l->rest->max_connections, sizeof(struct MHD_Connection *));
+	if (l->asleep == NULL)
+		return ERR_NOMEM;
+	l->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_ERROR_LOG | MHD_ALLOW_SUSPEND_RESUME, 0,
+				  NULL, NULL, on_request, l, MHD_OPTION_EXTERNAL_LOGGER, on_log,
+				  NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
 				  l->rest->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
 				  IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
 				  (size_t)HEADER_MAX, MHD_OPTION_END);
@@ -391,6 +442,7 @@ static int start_mhd(struct listener *l, int fd)
 	if (info == NULL)
 		return ERR_IO;
 	l->epoll_fd = info->epoll_fd;
+	loop_job_init(&l->job, l->rest->loop, run_mhd, l);
 	l->timer = loop_timer_new(l->rest->loop, on_timer, l);
 	l->io = loop_io_new(l->rest->loop, l->epoll_fd, LOOP_READ, on_readable, l);
 	return l->timer == NULL || l->io == NULL ? ERR_NOMEM : 0;
@@ -423,10 +475,14 @@ static int listener_open(struct listener *l, const struct rest_conf *conf, const
 
 static void listener_close(struct listener *l)
 {
+	loop_job_cancel(&l->job);
 	loop_io_free(l->io);
 	loop_timer_free(l->timer);
+	while (wake_one(l)) /* MHD does not end with sleepers */
+		;
 	if (l->mhd != NULL)
 		MHD_stop_daemon(l->mhd);
+	free(l->asleep);
 	if (l->path != NULL)
 		unlink(l->path);
 	free(l->path);

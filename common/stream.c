@@ -41,6 +41,7 @@ struct stream {
 	struct bufferevent *bev;
 	struct evbuffer *out; /* written in this turn, or before the stream was open */
 	struct loop_io *connecting;
+	struct loop_job step;	  /* of a server's handshake */
 	struct loop_timer *timer; /* connecting and closing */
 	struct tls_conn *tls;
 	struct loop_closer closer;
@@ -65,6 +66,7 @@ static void destroy(struct stream *s)
 	if (s->flushing)
 		loop_undefer(s->loop, flush, s);
 	loop_closer_del(&s->closer);
+	loop_job_cancel(&s->step);
 	loop_timer_free(s->timer);
 	loop_io_free(s->connecting);
 	if (s->bev != NULL) {
@@ -109,6 +111,7 @@ static void over(struct stream *s, int err)
 	s->state = STREAM_OVER;
 	if (s->timer != NULL)
 		loop_timer_clear(s->timer);
+	loop_job_cancel(&s->step);
 	loop_io_free(s->connecting);
 	s->connecting = NULL;
 	if (s->ops.end != NULL)
@@ -357,13 +360,12 @@ static int start(struct stream *s, enum bufferevent_ssl_state role)
  * A server's handshakes are done here and not by libevent, one step of one of
  * them in a turn: a step costs as much as many requests.
  */
-static void on_handshake(unsigned events, void *arg)
+static bool handshake_step(void *arg)
 {
 	struct stream *s = arg;
+	unsigned events = 0;
 	int err;
 
-	if (!loop_take_long(s->loop))
-		return;
 	enter(s);
 	err = tls_conn_accept(s->tls, s->fd, &events);
 	if (err == ERR_MORE) {
@@ -379,6 +381,16 @@ static void on_handshake(unsigned events, void *arg)
 			over(s, ERR_NOMEM);
 	}
 	leave(s);
+	return true;
+}
+
+static void on_handshake(unsigned events, void *arg)
+{
+	struct stream *s = arg;
+
+	(void)events;
+	loop_io_set(s->connecting, 0);
+	loop_job_queue(&s->step);
 }
 
 static void on_connected(unsigned events, void *arg)
@@ -485,6 +497,7 @@ struct stream *stream_adopt(struct loop *l, int fd, const struct stream_opts *op
 	}
 	if (s->tls != NULL) {
 		s->state = STREAM_CONNECTING;
+		loop_job_init(&s->step, l, handshake_step, s);
 		s->connecting = loop_io_new(l, fd, LOOP_READ, on_handshake, s);
 		if (s->connecting == NULL)
 			goto fail;
@@ -555,6 +568,13 @@ void stream_resume(struct stream *s)
 	s->paused = false;
 	if (s->state == STREAM_OPEN)
 		bufferevent_trigger(s->bev, loop_ev(LOOP_READ), BEV_TRIG_DEFER_CALLBACKS);
+}
+
+void stream_offer(struct stream *s)
+{
+	s->paused = false;
+	if (s->state == STREAM_OPEN)
+		on_read(s->bev, s);
 }
 
 /* Whether there is anybody left to flush to. */

@@ -78,6 +78,8 @@ size_t stream_queued(const struct stream *s);
 /* Stops and restarts calling `data`; resuming offers what is there at once (deferred). */
 void stream_pause(struct stream *s);
 void stream_resume(struct stream *s);
+/* Resumes, and offers now instead of in the next turn. Not from a callback of a stream. */
+void stream_offer(struct stream *s);
 /* Sends what is queued (at most `linger_ms`), then closes and frees. No callback comes any more. */
 void stream_close(struct stream *s, uint64_t linger_ms);
 /* Closes at once. No callback comes any more. NULL is fine. */

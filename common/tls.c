@@ -27,8 +27,16 @@ struct tls_ctx {
 	unsigned refs;
 };
 
+/* How far a handshake step has read. */
+struct record_reader {
+	uint8_t head[5];
+	size_t have, left; /* octets of the head that came, of the body that are to come */
+	bool whole;	   /* a record was read: no more in this step */
+};
+
 struct tls_conn {
 	SSL *ssl;
+	struct record_reader reader;
 	bool named; /* names were taken from the certificate */
 	struct tls_name *names;
 	size_t n_names;
@@ -223,16 +231,71 @@ struct ssl_st *tls_conn_ssl(struct tls_conn *conn)
 	return conn->ssl;
 }
 
+/* Notes what was read: a record is a head of 5 octets, the last two its length, and a body. */
+static void note_read(struct record_reader *r, const uint8_t *p, size_t n)
+{
+	for (; n > 0 && r->have < sizeof(r->head); n--)
+		r->head[r->have++] = *p++;
+	if (r->have < sizeof(r->head))
+		return;
+	if (r->left == 0)
+		r->left = (size_t)r->head[3] << 8 | r->head[4];
+	r->left -= n < r->left ? n : r->left;
+	if (r->left == 0) {
+		r->have = 0;
+		r->whole = true;
+	}
+}
+
+/*
+ * Most of the agents' last flight is one message to a record, and the check of
+ * the certificate costs most of it. So OpenSSL, which reads no further than a
+ * record, is told to wait after each.
+ */
+static long on_bio(BIO *bio, int oper, const char *p, size_t size, int argi, long argl, int ret,
+		   size_t *n)
+{
+	struct record_reader *r = (struct record_reader *)(void *)BIO_get_callback_arg(bio);
+
+	(void)size;
+	(void)argi;
+	(void)argl;
+	if (oper == BIO_CB_READ && r->whole) {
+		BIO_set_retry_read(bio);
+		return -1;
+	}
+	if (oper == (BIO_CB_READ | BIO_CB_RETURN) && ret > 0)
+		note_read(r, (const uint8_t *)p, *n);
+	return ret;
+}
+
+static int attach(struct tls_conn *conn, int fd)
+{
+	BIO *bio;
+
+	if (SSL_get_fd(conn->ssl) == fd)
+		return 0;
+	if (SSL_set_fd(conn->ssl, fd) != 1)
+		return ERR_CLOSED;
+	bio = SSL_get_rbio(conn->ssl);
+	BIO_set_callback_ex(bio, on_bio);
+	BIO_set_callback_arg(bio, (char *)&conn->reader);
+	return 0;
+}
+
 int tls_conn_accept(struct tls_conn *conn, int fd, unsigned *events)
 {
 	int n, why;
 
 	ERR_clear_error();
-	if (SSL_get_fd(conn->ssl) != fd && SSL_set_fd(conn->ssl, fd) != 1)
+	if (attach(conn, fd) != 0)
 		return ERR_CLOSED;
+	conn->reader.whole = false;
 	n = SSL_accept(conn->ssl);
-	if (n == 1)
+	if (n == 1) {
+		BIO_set_callback_ex(SSL_get_rbio(conn->ssl), NULL);
 		return 0;
+	}
 	why = SSL_get_error(conn->ssl, n);
 	*events = why == SSL_ERROR_WANT_WRITE ? LOOP_WRITE : LOOP_READ;
 	return why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE ? ERR_MORE : ERR_CLOSED;

@@ -17,8 +17,8 @@ void tls_conn_free(struct tls_conn *conn); /* NULL is fine */
 /* OpenSSL's object with one more reference for the caller. */
 struct ssl_st *tls_conn_ssl(struct tls_conn *conn);
 /*
- * One step of a server's handshake over fd. 0: done; ERR_MORE: again when fd is
- * ready for *events (LOOP_READ or LOOP_WRITE); ERR_CLOSED: it failed, see
+ * One step of a server's handshake over fd; it reads one record at most. 0: done; ERR_MORE: again
+ * when fd is ready for *events (LOOP_READ or LOOP_WRITE); ERR_CLOSED: it failed, see
  * tls_conn_next_error().
  */
 int tls_conn_accept(struct tls_conn *conn, int fd, unsigned *events);

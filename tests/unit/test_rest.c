@@ -53,7 +53,19 @@ static void get_huge(const struct rest_request *req, struct rest_reply *rep, voi
 	jsonw_array_end(&rep->json);
 }
 
+static unsigned counted;
+static char order[64];
+
+static void get_counted(const struct rest_request *req, struct rest_reply *rep, void *arg)
+{
+	(void)arg;
+	order[counted++] = req->id[0];
+	jsonw_object(&rep->json, NULL);
+	jsonw_object_end(&rep->json);
+}
+
 static const struct rest_route routes[] = {
+	{"GET", "/count/{id}", get_counted},
 	{"GET", "/v1/things", get_thing},
 	{"GET", "/v1/things/{id}", get_thing},
 	{"DELETE", "/v1/things/{id}", delete_thing},
@@ -263,9 +275,68 @@ static void test_keep_alive(void **state)
 	loop_free(l);
 }
 
+#define CROWD 26
+
+/* However many ask at once, a turn has one answer; the others keep their order. */
+static void test_one_answer_in_a_turn(void **state)
+{
+	struct loop *l = loop_new();
+	int fd[CROWD], waiting = CROWD;
+	struct rest *r;
+	char text[128];
+
+	(void)state;
+	snprintf(sock_path, sizeof(sock_path), "/tmp/sluice-rest-%d", (int)getpid());
+	snprintf(text, sizeof(text), "unix:%s", sock_path);
+	r = start(l, text, NULL, false);
+	assert_non_null(r);
+	counted = 0;
+	for (int i = 0; i < CROWD; i++) {
+		fd[i] = dial_unix();
+		snprintf(text, sizeof(text), "GET /count/%c" CLOSE "\r\n", 'A' + i);
+		assert_int_equal(send(fd[i], text, strlen(text), 0), (ssize_t)strlen(text));
+	}
+	for (int i = 0; i < 2000 && waiting > 0; i++) {
+		unsigned before = counted;
+
+		loop_run_once(l, 5);
+		assert_true(counted - before <= 1);
+		if (counted == CROWD / 2 && fd[CROWD - 1] >= 0) { /* leaves while it waits */
+			close(fd[CROWD - 1]);
+			fd[CROWD - 1] = -1;
+			waiting--;
+		}
+		for (int k = 0; k < CROWD; k++) {
+			char out[1024];
+
+			if (fd[k] < 0 || recv(fd[k], out, sizeof(out), MSG_DONTWAIT) != 0)
+				continue;
+			close(fd[k]);
+			fd[k] = -1;
+			waiting--;
+		}
+	}
+	assert_int_equal(waiting, 0);
+	assert_true(counted >= CROWD - 1);
+	for (unsigned i = 0; i < CROWD - 1; i++)
+		assert_int_equal(order[i], 'A' + i);
+	/* Some may still sleep when it ends. */
+	for (int i = 0; i < 8; i++) {
+		fd[i] = dial_unix();
+		assert_int_equal(send(fd[i], text, strlen(text), 0), (ssize_t)strlen(text));
+	}
+	for (int i = 0; i < 4; i++)
+		loop_run_once(l, 5);
+	rest_free(r);
+	loop_free(l);
+	for (int i = 0; i < 8; i++)
+		close(fd[i]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_one_answer_in_a_turn),
 		cmocka_unit_test(test_unix),
 		cmocka_unit_test(test_token),
 		cmocka_unit_test(test_refused_listeners),

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@
 #include "common/loop.h"
 #include "common/stream.h"
 #include "common/tls.h"
+#include "common/tls_int.h"
 
 /* A key pair with its certificate, on disk and in memory. */
 struct identity {
@@ -527,6 +529,139 @@ static void test_random_and_equal(void **state)
 
 #define TEST(t) cmocka_unit_test_setup_teardown(t, set_up, tear_down)
 
+/* ---- Handshakes in small steps ---- */
+
+/* The last flight of an agent, all there at once, is taken record by record. */
+static void test_one_record_in_a_step(void **state)
+{
+	struct world *w = *state;
+	struct tls_files files = {.certificate = pki.agent.cert_file,
+				  .key = pki.agent.key_file,
+				  .ca = pki.ca.cert_file};
+	int fd[2], err, steps = 1;
+	unsigned events = 0;
+	struct tls_conn *client, *server;
+	char why[200];
+	SSL *ssl;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
+	w->client_ctx = tls_ctx_client_new(&files, &err, why, sizeof(why));
+	client = tls_conn_new(w->client_ctx, "edge.example");
+	server = tls_conn_new(w->server_ctx, NULL);
+	ssl = tls_conn_ssl(client);
+	assert_int_equal(SSL_set_fd(ssl, fd[0]), 1);
+	assert_int_equal(SSL_connect(ssl), -1);
+	assert_int_equal(tls_conn_accept(server, fd[1], &events), ERR_MORE);
+	assert_int_equal(events, LOOP_READ);
+	assert_int_equal(SSL_connect(ssl), 1);
+	while ((err = tls_conn_accept(server, fd[1], &events)) == ERR_MORE) {
+		assert_int_equal(events, LOOP_READ);
+		assert_true(++steps < 10);
+	}
+	assert_int_equal(err, 0);
+	assert_true(steps >= 3); /* certificate, proof, Finished; and what else is sent */
+	assert_true(tls_conn_has_name(server, "agent-1.example"));
+	SSL_free(ssl);
+	tls_conn_free(client);
+	tls_conn_free(server);
+	close(fd[0]);
+	close(fd[1]);
+}
+
+/* Octet by octet a handshake takes no fewer steps, and succeeds. */
+static void test_handshake_in_crumbs(void **state)
+{
+	struct world *w = *state;
+	struct tls_files files = {.certificate = pki.agent.cert_file,
+				  .key = pki.agent.key_file,
+				  .ca = pki.ca.cert_file};
+	int a[2], b[2], err, rc = -1, done = ERR_MORE;
+	unsigned events = 0;
+	struct tls_conn *client, *server;
+	char why[200], back[4096], c;
+	ssize_t n;
+	SSL *ssl;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, a), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, b), 0);
+	w->client_ctx = tls_ctx_client_new(&files, &err, why, sizeof(why));
+	client = tls_conn_new(w->client_ctx, "edge.example");
+	server = tls_conn_new(w->server_ctx, NULL);
+	ssl = tls_conn_ssl(client);
+	assert_int_equal(SSL_set_fd(ssl, a[0]), 1);
+	for (int i = 0; i < 100000 && done == ERR_MORE; i++) {
+		if (rc != 1)
+			rc = SSL_connect(ssl);
+		if (read(a[1], &c, 1) == 1)
+			assert_int_equal(write(b[0], &c, 1), 1);
+		done = tls_conn_accept(server, b[1], &events);
+		n = read(b[0], back, sizeof(back));
+		if (n > 0)
+			assert_int_equal(write(a[1], back, (size_t)n), n);
+	}
+	assert_int_equal(done, 0);
+	SSL_free(ssl);
+	tls_conn_free(client);
+	tls_conn_free(server);
+	for (int i = 0; i < 2; i++) {
+		close(a[i]);
+		close(b[i]);
+	}
+}
+
+#define HASTY 8
+
+static struct stream *hasty[HASTY];
+
+static void on_hasty(int fd, const struct addr_port *peer, void *arg)
+{
+	struct world *w = arg;
+	struct stream_opts opts = {.tls = w->server_ctx, .connect_timeout_ms = 5000};
+	size_t i = 0;
+
+	(void)peer;
+	while (hasty[i] != NULL)
+		i++;
+	hasty[i] = stream_adopt(w->loop, fd, &opts, &ops, &w->server);
+	assert_non_null(hasty[i]);
+}
+
+/* Many handshakes are due: one step of one of them is done in a turn. */
+static void test_one_step_in_a_turn(void **state)
+{
+	struct world *w = *state;
+	struct addr_port at = {.addr = w->at.addr};
+	struct stream_listener *l;
+	struct sockaddr_storage ss;
+	socklen_t n;
+	int fd[HASTY], err;
+
+	l = stream_listen(w->loop, &at, false, on_hasty, w, &err);
+	assert_non_null(l);
+	at = stream_listener_local(l);
+	n = addr_to_sockaddr(&at, &ss);
+	for (int i = 0; i < HASTY; i++) {
+		fd[i] = socket(AF_INET, SOCK_STREAM, 0);
+		assert_int_equal(connect(fd[i], (struct sockaddr *)&ss, n), 0);
+	}
+	RUN_UNTIL(w, hasty[HASTY - 1] != NULL);
+	for (int i = 0; i < HASTY; i++) /* no ClientHello: the first step fails */
+		assert_int_equal(send(fd[i], "GET / HTTP", 10, 0), 10);
+	for (int i = 0; i < 100 && w->server.ends < HASTY; i++) {
+		unsigned before = w->server.ends;
+
+		loop_run_once(w->loop, 50);
+		assert_true(w->server.ends - before <= 1);
+	}
+	assert_int_equal(w->server.ends, HASTY);
+	for (int i = 0; i < HASTY; i++) {
+		stream_free(hasty[i]);
+		hasty[i] = NULL;
+		close(fd[i]);
+	}
+	stream_listener_free(l);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -545,6 +680,9 @@ int main(void)
 		TEST(test_paused_tls_gets_everything),
 		TEST(test_abrupt_end),
 		TEST(test_connection_outlives_context),
+		TEST(test_one_record_in_a_step),
+		TEST(test_handshake_in_crumbs),
+		TEST(test_one_step_in_a_turn),
 		cmocka_unit_test(test_bad_files),
 		cmocka_unit_test(test_hmac),
 		cmocka_unit_test(test_random_and_equal),
