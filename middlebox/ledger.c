@@ -30,7 +30,8 @@ struct ledger_header {
 };
 
 _Static_assert(sizeof(struct ledger_header) <= HEADER_LEN, "the header fits its page");
-_Static_assert(LEDGER_CHUNK * sizeof(struct rule) % 4096 == 0, "a chunk is whole pages");
+_Static_assert(LEDGER_STEP * sizeof(struct rule) % 4096 == 0, "a step is whole pages");
+_Static_assert(LEDGER_CHUNK % LEDGER_STEP == 0, "a chunk is whole steps");
 
 #define ADDRESSES_AT (HEADER_LEN + (size_t)LEDGER_OWNERS * sizeof(struct ledger_owner))
 #define ADDRESSES_LEN (((size_t)LEDGER_ADDRESSES * sizeof(struct addr) + 4095) / 4096 * 4096)
@@ -239,8 +240,8 @@ int ledger_grow(struct ledger *l)
 
 	if (more == 0)
 		return ERR_LIMIT;
-	if (more > LEDGER_CHUNK)
-		more = LEDGER_CHUNK;
+	if (more > LEDGER_STEP)
+		more = LEDGER_STEP;
 	if (l->fd >= 0) {
 		e = posix_fallocate(l->fd, at, (off_t)((size_t)more * sizeof(struct rule)));
 		if (e != 0) {
