@@ -88,6 +88,13 @@ static int load_agents(struct core *c, const struct core_conf *conf)
 	return 0;
 }
 
+static bool same_pools(const struct core_conf *a, const struct core_conf *b)
+{
+	return fw_pools_same(a->pools, a->n_pools, b->pools, b->n_pools) &&
+	       fw_pools_same(a->inside_pools, a->n_inside_pools, b->inside_pools,
+			     b->n_inside_pools);
+}
+
 static int load_pools(struct core *c, const struct core_conf *conf)
 {
 	int err = 0;
@@ -181,7 +188,7 @@ int core_reconfigure(struct core *c, const struct core_conf *conf)
 	/* What the slots and the kernel were laid out for needs a restart. */
 	if (conf->nat != c->conf->nat)
 		return ERR_UNSUPPORTED;
-	if (conf->nat != FW_NAT_NONE) {
+	if (conf->nat != FW_NAT_NONE && !same_pools(conf, c->conf)) {
 		err = load_pools(c, conf); /* more ports; fewer need a restart */
 		if (err)
 			return err;

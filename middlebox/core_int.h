@@ -73,9 +73,9 @@ struct sweep {
 	bool failed; /* the kernel refused to end one */
 };
 
-/* Slots looked at and rules ended in one slice: well under a millisecond. */
+/* Slots looked at and rules ended in one slice: below half a millisecond. */
 #define SLICE_SLOTS 4096u
-#define SLICE_ENDS 32u
+#define SLICE_ENDS 16u
 #define SLICE_EVENTS 128u
 
 /* The walk over the group at whose first member the idle scan stands. */

@@ -117,7 +117,7 @@ void core_page_end(struct core *c, uint32_t last)
 	c->next_page = (c->next_page + 1) % ARRAY_LEN(c->pages);
 }
 
-#define PAGE_MAX 32u /* with counters read from the kernel: below 1 ms */
+#define PAGE_MAX 10u /* with counters read from the kernel: below half a millisecond */
 
 uint32_t core_rest_rules(struct core *c, uint32_t after, unsigned limit, uint64_t now_ms,
 			 struct jsonw *w)

@@ -24,7 +24,7 @@ struct daemon {
 struct arguments {
 	const char *file;
 	bool check, remove;
-	unsigned force_off, omit;
+	unsigned force_off, omit, watch;
 };
 
 static void usage(FILE *to)
@@ -109,6 +109,8 @@ static int run(const struct arguments *args)
 		d.mbx = mbx_new(d.loop, p, &opts);
 	else
 		mbx_policy_free(p);
+	if (d.mbx != NULL && args->watch > 0)
+		loop_watch(d.loop, args->watch);
 	if (d.mbx != NULL)
 		rc = run_loop(&d);
 	mbx_free(d.mbx, args->remove);
@@ -134,10 +136,11 @@ enum {
 	OPT_REMOVE,
 	OPT_FOREGROUND,
 	OPT_OFF,
-	OPT_OMIT
+	OPT_OMIT,
+	OPT_WATCH
 };
 
-/* The last two are for tests: kernel features and house rules to do without. */
+/* The last three are for tests: what to do without, and what turn is long (us of CPU time). */
 static const struct option options[] = {
 	{"check", no_argument, NULL, OPT_CHECK},
 	{"schema", no_argument, NULL, OPT_SCHEMA},
@@ -147,6 +150,7 @@ static const struct option options[] = {
 	{"foreground", no_argument, NULL, OPT_FOREGROUND},
 	{"test-force-off", required_argument, NULL, OPT_OFF},
 	{"test-omit", required_argument, NULL, OPT_OMIT},
+	{"test-turns", required_argument, NULL, OPT_WATCH},
 	{NULL, 0, NULL, 0},
 };
 
@@ -169,6 +173,8 @@ static int take_option(int opt, struct arguments *args)
 		return number(optarg, &args->force_off) ? -1 : EXIT_FAILURE;
 	case OPT_OMIT:
 		return number(optarg, &args->omit) ? -1 : EXIT_FAILURE;
+	case OPT_WATCH:
+		return number(optarg, &args->watch) ? -1 : EXIT_FAILURE;
 	case OPT_SCHEMA:
 		conf_schema_print(mbx_policy_schema(), "Policy of sluice-middlebox", stdout);
 		return EXIT_SUCCESS;

@@ -117,6 +117,10 @@ struct fw_config {
 	unsigned omit;	     /* FW_RULE_ bits not installed (tests that prove themselves) */
 };
 
+/* Do both make the same rules, and have the same ports in the same order? */
+bool fw_config_same(const struct fw_config *a, const struct fw_config *b);
+bool fw_pools_same(const struct fw_pool *a, size_t na, const struct fw_pool *b, size_t nb);
+
 /* House rules that a test may leave out to see its scenario fail; 0 otherwise. */
 #define FW_RULE_INPUT_DROP 1u /* rule b: pool ports answer nothing */
 #define FW_RULE_POOL_GUARD 2u /* rule c: others leave the pool ports */
@@ -155,7 +159,10 @@ typedef void (*fw_lost_fn)(void *arg);
 struct fw *fw_open(const struct fw_config *cfg, bool adopt, int *err);
 /* True when fw_open() adopted: the elements of the run before are still there. */
 bool fw_kept(const struct fw *fw);
-/* Replaces permits, pools, sources, statics (reload). 0 or ERR_*: nothing changed. */
+/*
+ * Replaces permits, pools, sources, statics (reload); costs milliseconds unless they are the same.
+ * Borrows cfg instead of the one before. 0 or ERR_*: nothing changed.
+ */
 int fw_reconfigure(struct fw *fw, const struct fw_config *cfg);
 /* Leaves the kernel state as it is unless `remove`. NULL is fine. */
 void fw_close(struct fw *fw, bool remove);

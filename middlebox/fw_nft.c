@@ -40,6 +40,8 @@ static int reconfigure(struct fw *fw, const struct fw_config *cfg)
 		return ERR_UNSUPPORTED;
 	}
 	f->cfg = cfg;
+	if (fw_config_same(cfg, old))
+		return 0;
 	err = fw_layout_install(f, true);
 	if (err)
 		f->cfg = old;

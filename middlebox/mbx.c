@@ -105,21 +105,26 @@ static int open_fw(struct mbx *m)
 	return mbx_turn_open(m);
 }
 
-int mbx_open_tls(const struct mbx_policy *p, struct tls_ctx **out)
+int mbx_open_tls(const struct mbx_policy *p, struct tls_ctx **out, char *why, size_t size)
 {
 	struct tls_files files = {.certificate = p->simco.tls.certificate,
 				  .key = p->simco.tls.key,
 				  .ca = p->simco.tls.ca};
-	char why[256];
-	int err;
+	int err = 0;
 
 	*out = NULL;
-	if (!p->simco.tls.present)
-		return 0;
-	*out = tls_ctx_server_new(&files, &err, why, sizeof(why));
-	if (*out != NULL)
-		return 0;
-	log_err("simco.tls: %s", why);
+	if (p->simco.tls.present)
+		*out = tls_ctx_server_new(&files, &err, why, size);
+	return *out != NULL ? 0 : err;
+}
+
+static int open_tls(struct mbx *m)
+{
+	char why[256];
+	int err = mbx_open_tls(m->policy, &m->tls, why, sizeof(why));
+
+	if (err != 0)
+		log_err("simco.tls: %s", why);
 	return err;
 }
 
@@ -238,11 +243,14 @@ struct mbx *mbx_new(struct loop *l, struct mbx_policy *policy, const struct mbx_
 	m->policy = policy;
 	m->opts = *opts;
 	m->waiting_tail = m->unserved_tail = &m->waiting;
+	m->dying_tail = &m->dying;
+	m->turn_max = MBX_TURN_MAX / 2;
+	loop_job_init(&m->end_job, l, mbx_conn_end_some, m);
 	m->started_ms = loop_now_ms(l);
 	log_set_level((enum log_level)policy->log.level);
 	log_set_format((enum log_format)policy->log.format);
 	mbx_policy_warnings(policy, mbx_warn, NULL);
-	if (mbx_open_tls(policy, &m->tls) != 0 || open_watchdog(m) != 0 || open_rest(m) != 0 ||
+	if (open_tls(m) != 0 || open_watchdog(m) != 0 || open_rest(m) != 0 ||
 	    open_listeners(m) != 0 || open_fw(m) != 0) {
 		/* A table of this failed start goes; one with live rules stays. */
 		destroy(m, !m->adopted, false);

@@ -15,6 +15,8 @@
 
 #define QUEUE_MAX (256u * 1024) /* octets given to the stream; the rest waits in the machine */
 #define LINGER_MS 2000u
+#define BULK 8u			  /* requests at a time of a session that lets others go first, */
+#define BULK_MEMORY 16u		  /* until it asked for less so many times */
 #define TLS_RECORD_HANDSHAKE 0x16 /* RFC 8446 §5.1; no SIMCO basic type (RFC 4540 §4.2.1) */
 
 static const struct stream_ops stream_callbacks;
@@ -22,17 +24,20 @@ static const struct simco_srv_ops srv_callbacks;
 
 /* ---- Life and death --------------------------------------------------------------- */
 
-static void on_end_deferred(void *arg);
-
-/* Nothing below the top callbacks frees a connection: it dies at the end of the turn. */
+/* Nothing below the top callbacks frees a connection: it waits for mbx_conn_end_some(). */
 void mbx_conn_end(struct mbx_conn *c, const char *why)
 {
+	struct mbx *m = c->mbx;
+
 	if (c->ending)
 		return;
 	c->ending = true;
 	c->why = why;
-	if (loop_defer(c->mbx->loop, on_end_deferred, c) != 0)
-		loop_timer_set(c->timer, 0);
+	c->next_dying = NULL;
+	*m->dying_tail = c;
+	m->dying_tail = &c->next_dying;
+	m->n_dying++;
+	loop_job_queue(&m->end_job);
 }
 
 static void leave_queues(struct mbx_conn *c)
@@ -44,6 +49,15 @@ static void leave_queues(struct mbx_conn *c)
 			*p = c->next_dirty;
 			break;
 		}
+	}
+	for (struct mbx_conn **p = &m->dying; c->ending && *p != NULL; p = &(*p)->next_dying) {
+		if (*p != c)
+			continue;
+		*p = c->next_dying;
+		if (m->dying_tail == &c->next_dying)
+			m->dying_tail = p;
+		m->n_dying--;
+		break;
 	}
 	for (struct mbx_conn **p = &m->waiting; c->waiting && *p != NULL; p = &(*p)->next_waiting) {
 		if (*p != c)
@@ -70,7 +84,6 @@ void mbx_conn_free(struct mbx_conn *c)
 {
 	struct mbx *m = c->mbx;
 
-	loop_undefer(m->loop, on_end_deferred, c);
 	leave_queues(c);
 	end_handshake(c);
 	if (c->joined)
@@ -110,10 +123,8 @@ static void flush(struct mbx_conn *c, size_t queue_max)
 		simco_srv_sent(c->srv, n);
 }
 
-static void on_end_deferred(void *arg)
+static void end_now(struct mbx_conn *c)
 {
-	struct mbx_conn *c = arg;
-
 	log_info("simco s%llu: ended: %s%s%s", (unsigned long long)c->id, c->why,
 		 c->agent[0] != '\0' ? ", agent " : "", c->agent);
 	flush(c, c->mbx->policy->limits.output_bytes + QUEUE_MAX);
@@ -122,6 +133,17 @@ static void on_end_deferred(void *arg)
 		c->stream = NULL;
 	}
 	mbx_conn_free(c);
+}
+
+bool mbx_conn_end_some(void *arg)
+{
+	struct mbx *m = arg;
+
+	for (unsigned n = 0; n < MBX_TURN_ENDS && m->dying != NULL; n++)
+		end_now(m->dying);
+	if (m->dying != NULL)
+		loop_job_queue(&m->end_job);
+	return true;
 }
 
 void mbx_conn_terminate(struct mbx_conn *c, const char *why)
@@ -157,10 +179,8 @@ static void on_timer(void *arg)
 	uint64_t now = loop_now_ms(c->mbx->loop);
 
 	c->due = 0;
-	if (c->ending) { /* its end could not be deferred */
-		on_end_deferred(c);
+	if (c->ending)
 		return;
-	}
 	if (c->half_open_until != 0 && now >= c->half_open_until) {
 		c->mbx->counters.cut++;
 		mbx_conn_end(c, "no session in time");
@@ -199,13 +219,13 @@ static void on_request(void *arg, const struct simco_msg *msg)
 	if (c->ending || !c->joined)
 		return;
 	c->requests++;
-	m->turn_requests += cost_of(m, msg);
+	mbx_turn_count(m, cost_of(m, msg));
 	if (core_request(m->core, c, msg, loop_now_ms(m->loop)) != 0) {
 		mbx_conn_terminate(c, "out of memory");
 		return;
 	}
 	mbx_defer_commit(m);
-	if (m->turn_requests >= MBX_TURN_MAX)
+	if (mbx_turn_full(m))
 		simco_srv_pause(c->srv);
 	if (core_pending(m->core) >= CORE_BATCH)
 		mbx_commit_now(m);
@@ -243,7 +263,8 @@ void mbx_conn_event(struct mbx_conn *c, uint32_t pid, uint32_t lifetime, uint32_
 
 /*
  * More input is there than this turn takes. Who got nothing in it goes before
- * those who did, or a session in bulk would keep its place for ever.
+ * those who did, or a session in bulk would keep its place for ever; and before
+ * whoever asks in the next turn, or many who ask little could keep it out.
  */
 static void wait_for_turn(struct mbx_conn *c, bool served)
 {
@@ -260,7 +281,12 @@ static void wait_for_turn(struct mbx_conn *c, bool served)
 	if (!served)
 		m->unserved_tail = &c->next_waiting;
 	stream_pause(c->stream); /* the peer's end waits, too */
-	mbx_work_soon(m);
+	mbx_defer_commit(m);	 /* its end feeds it in the next turn */
+}
+
+static bool somebody_got_nothing(const struct mbx *m)
+{
+	return m->unserved_tail != &m->waiting;
 }
 
 void mbx_conn_feed_waiting(struct mbx *m)
@@ -269,11 +295,13 @@ void mbx_conn_feed_waiting(struct mbx *m)
 
 	m->waiting = NULL;
 	m->waiting_tail = m->unserved_tail = &m->waiting;
+	m->feeding = true;
 	for (; c != NULL; c = next) {
 		next = c->next_waiting;
 		c->waiting = false;
-		stream_resume(c->stream);
+		stream_offer(c->stream);
 	}
+	m->feeding = false;
 }
 
 /*
@@ -307,13 +335,19 @@ static size_t on_data(struct stream *s, struct span in, void *arg)
 	struct mbx_conn *c = arg;
 	struct mbx *m = c->mbx;
 	struct span slice = span_sub(in, 0, MBX_SLICE);
+	uint64_t before;
 	size_t used = 0;
 	int rc;
 
 	if (c->ending)
 		return in.n;
-	if (m->turn_requests >= MBX_TURN_MAX || c->waiting) {
+	if (mbx_turn_full(m) || c->waiting || (!m->feeding && somebody_got_nothing(m))) {
 		wait_for_turn(c, false);
+		return 0;
+	}
+	if (!m->feeding && c->bulk > 0) { /* in this turn, after those who ask for little */
+		wait_for_turn(c, true);
+		loop_timer_set(m->feed, 0);
 		return 0;
 	}
 	if (output_is_full(c)) {
@@ -321,7 +355,12 @@ static size_t on_data(struct stream *s, struct span in, void *arg)
 		stream_pause(s);
 		return 0;
 	}
+	before = c->requests;
 	rc = simco_srv_input(c->srv, slice.p, slice.n, &used, loop_now_ms(m->loop));
+	if (c->requests - before >= BULK)
+		c->bulk = BULK_MEMORY;
+	else if (c->bulk > 0)
+		c->bulk--;
 	if (rc == SIMCO_ERR_CLOSED)
 		mbx_conn_end(c, "closed by the session");
 	else if (used < in.n)

@@ -14,16 +14,24 @@
 #include "middlebox/mbx.h"
 #include "proto-simco/simco.h"
 
-#define MBX_SLICE 8192u	       /* octets fed to one session at a time */
-#define MBX_TURN_MAX 64u       /* requests taken in one turn of the loop: below 1 ms */
+#define MBX_SLICE 8192u /* octets fed to one session at a time */
+/*
+ * Requests taken in one turn of the loop: as many as take MBX_TURN_NS of CPU time here, with this
+ * firewall, within these bounds.
+ */
+#define MBX_TURN_MAX 64u
+#define MBX_TURN_MIN 4u
+#define MBX_TURN_NS 500000u
+#define MBX_TURN_ENDS 16u      /* connections that end in one turn */
 #define MBX_PRL_PER_REQUEST 64 /* rules in a list that cost as much as a request */
 #define MBX_SPARE 64u	       /* connections above limits.sessions that are told 0x0321 */
 #define MBX_HANDSHAKES_MAX 32u /* TLS handshakes at once */
 
 struct mbx_conn {
 	struct mbx_conn *next, *prev; /* all */
-	struct mbx_conn *next_dirty, *next_waiting;
+	struct mbx_conn *next_dirty, *next_waiting, *next_dying;
 	bool dirty, waiting; /* in that queue */
+	unsigned bulk;	     /* above 0: it asked for much at a time lately */
 	struct mbx *mbx;
 	uint64_t id; /* for logs and REST */
 	struct addr_port peer;
@@ -36,7 +44,7 @@ struct mbx_conn {
 	uint64_t since_ms, requests;
 	bool tls, handshaking;
 	bool joined;			 /* the core knows the session */
-	bool ending;			 /* to be torn down at the end of the turn */
+	bool ending;			 /* to be torn down when it is its turn */
 	bool draining;			 /* input waits until output shrinks */
 	const char *why;		 /* of the end, for the log */
 	char agent[SIMCO_OWNER_MAX + 1]; /* "" until known */
@@ -55,8 +63,10 @@ struct mbx_reload {
 	struct loop_io *io;
 	const char *file;
 	struct mbx_policy *policy, *old; /* read; to be freed */
+	struct tls_ctx *tls, *old_tls;	 /* the same; NULL: none */
 	struct conf_errors errs;
 	int rc;
+	char why[256]; /* rc is of the TLS files: what is wrong with them; else "" */
 };
 
 struct mbx {
@@ -72,12 +82,18 @@ struct mbx {
 	bool listening;
 	struct mbx_conn *conns, *dirty;
 	struct mbx_conn *waiting, **waiting_tail, **unserved_tail; /* unserved first */
-	size_t n_conns, n_handshaking;
+	struct mbx_conn *dying, **dying_tail;
+	size_t n_conns, n_dying, n_handshaking;
+	struct loop_job end_job;
 	uint64_t next_id;
 	unsigned turn_requests; /* in this turn; a long list counts as many */
-	bool commit_deferred, work_soon;
+	unsigned turn_max;	/* what is taken in one, adapted to its cost */
+	uint64_t turn_cpu;	/* when this turn became a busy one, 0: it is not */
+	bool commit_deferred, feeding;
 	struct loop_io *fw_io[2];
-	struct loop_timer *work;  /* what goes on in the next turn, and the core's deadline */
+	struct loop_timer *work; /* the core's deadline */
+	struct loop_timer *feed; /* the next turn, for the sessions that wait */
+	struct loop_job core_job, fw_job;
 	struct loop_timer *retry; /* re-installation that failed */
 	struct loop_timer *watchdog;
 	struct loop_timer *ending; /* shutdown */
@@ -93,7 +109,8 @@ struct mbx {
 };
 
 /* mbx.c */
-int mbx_open_tls(const struct mbx_policy *p, struct tls_ctx **out); /* NULL: no TLS */
+/* *out NULL: no TLS. 0 or ERR_* and why; logs nothing, any thread may call it. */
+int mbx_open_tls(const struct mbx_policy *p, struct tls_ctx **out, char *why, size_t size);
 void mbx_warn(const char *text, void *arg);
 /* mbx_reload.c: waits for the thread and forgets what it made. */
 void mbx_reload_stop(struct mbx *m);
@@ -103,6 +120,9 @@ int mbx_turn_open(struct mbx *m); /* with firewall and core there; 0 or ERR_NOME
 void mbx_turn_close(struct mbx *m);
 void mbx_defer_commit(struct mbx *m);
 void mbx_work_soon(struct mbx *m);
+/* Before a request that costs about as much as `units` ordinary ones. */
+void mbx_turn_count(struct mbx *m, unsigned units);
+bool mbx_turn_full(const struct mbx *m);
 /* Commits now: a batch is full. */
 void mbx_commit_now(struct mbx *m);
 
@@ -112,11 +132,13 @@ void mbx_conn_reply(struct mbx_conn *c, struct simco_msg *reply);
 void mbx_conn_event(struct mbx_conn *c, uint32_t pid, uint32_t lifetime, uint32_t reason);
 /* Sends what replies and events left in the queues. */
 void mbx_conn_flush_dirty(struct mbx *m);
-/* Offers input again to sessions that had more than their slice. */
+/* Offers input again to sessions that had more than their slice, or no turn. */
 void mbx_conn_feed_waiting(struct mbx *m);
+/* A job: ends some of those that are to end. */
+bool mbx_conn_end_some(void *mbx);
 void mbx_conn_terminate(struct mbx_conn *c, const char *why); /* AST, then the end */
 void mbx_conn_free(struct mbx_conn *c);
-/* The connection dies at the end of the turn; `why` is static text for the log. */
+/* The connection dies after this turn or a later one; `why` is static text for the log. */
 void mbx_conn_end(struct mbx_conn *c, const char *why);
 /* Listeners follow the caps. */
 void mbx_conn_throttle(struct mbx *m);

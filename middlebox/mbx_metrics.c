@@ -30,6 +30,25 @@ static void put_rules(struct buf *b, const struct core_stats *s)
 		   (unsigned long long)s->disabled);
 }
 
+/* A histogram: what a request waits for at most is the turn that runs and its own. */
+static void put_turns(struct buf *b, const struct loop_turns *t)
+{
+	uint64_t sum = 0;
+
+	buf_append_str(b, "# HELP sluice_middlebox_turn_seconds Turns of the event loop.\n"
+			  "# TYPE sluice_middlebox_turn_seconds histogram\n");
+	for (unsigned i = 0; i < LOOP_TURN_BOUNDS; i++) {
+		sum += t->within[i];
+		buf_printf(b, "sluice_middlebox_turn_seconds_bucket{le=\"%g\"} %llu\n",
+			   loop_turn_bounds[i], (unsigned long long)sum);
+	}
+	buf_printf(b,
+		   "sluice_middlebox_turn_seconds_bucket{le=\"+Inf\"} %llu\n"
+		   "sluice_middlebox_turn_seconds_sum %.6f\n"
+		   "sluice_middlebox_turn_seconds_count %llu\n",
+		   (unsigned long long)t->n, (double)t->ns / 1e9, (unsigned long long)t->n);
+}
+
 static void put_features(struct buf *b, unsigned features)
 {
 	buf_append_str(b, "# HELP sluice_middlebox_kernel_feature Probed kernel features.\n"
@@ -43,6 +62,7 @@ void mbx_metrics(const struct mbx *m, struct buf *out)
 {
 	struct core_stats c = core_stats(m->core);
 	struct fw_stats f = fw_stats(m->fw);
+	struct loop_turns turns = loop_turns(m->loop);
 	const struct metric v[] = {
 		{"uptime_seconds", "gauge", "Seconds since the daemon started.",
 		 (loop_now_ms(m->loop) - m->started_ms) / 1000},
@@ -78,5 +98,6 @@ void mbx_metrics(const struct mbx *m, struct buf *out)
 
 	put(out, v, ARRAY_LEN(v));
 	put_rules(out, &c);
+	put_turns(out, &turns);
 	put_features(out, fw_features(m->fw));
 }

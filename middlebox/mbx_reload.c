@@ -1,7 +1,7 @@
 /*
  * SIGHUP. Reading and checking a large policy takes tens of milliseconds, and so
- * does freeing one: a thread does both, the loop only swaps. The thread
- * touches nothing but what it is given.
+ * does freeing one; certificates take one, too: a thread does all that, the loop
+ * only swaps. The thread touches nothing but what it is given.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -25,11 +25,8 @@ static void note_key(const char *key, void *arg)
 static int swap(struct mbx *m, struct mbx_policy *p)
 {
 	struct mbx_policy *old = m->policy;
-	struct tls_ctx *tls;
-	int rc = mbx_open_tls(p, &tls);
+	int rc;
 
-	if (rc != 0)
-		return rc;
 	p->fw.force_off = old->fw.force_off;
 	p->fw.omit = old->fw.omit;
 	memcpy(p->core.boot_id, old->core.boot_id, sizeof(p->core.boot_id));
@@ -39,12 +36,11 @@ static int swap(struct mbx *m, struct mbx_policy *p)
 		if (rc != 0 && fw_reconfigure(m->fw, &old->fw) != 0)
 			log_err("reload: the firewall keeps the new permits and pools");
 	}
-	if (rc != 0) {
-		tls_ctx_unref(tls);
+	if (rc != 0)
 		return rc;
-	}
-	tls_ctx_unref(m->tls);
-	m->tls = tls;
+	m->reload.old_tls = m->tls;
+	m->tls = m->reload.tls;
+	m->reload.tls = NULL;
 	m->policy = p;
 	m->reload.old = old;
 	return 0;
@@ -85,18 +81,22 @@ static int finish(struct mbx *m)
 	struct mbx_reload *r = &m->reload;
 	int rc = r->rc;
 
-	if (rc != 0)
-		conf_errors_print(&r->errs, stderr);
-	else
+	if (rc == 0)
 		rc = take(m, r->policy);
+	else if (r->why[0] != '\0')
+		log_err("simco.tls: %s", r->why);
+	else
+		conf_errors_print(&r->errs, stderr);
 	conf_errors_fini(&r->errs);
 	if (rc == 0) {
 		log_info("reload: %s is in force", m->opts.file);
 	} else {
 		r->old = r->policy; /* to be freed */
+		r->old_tls = r->tls;
 		log_err("reload: %s: %s; the old policy stays", m->opts.file, err_str(rc));
 	}
 	r->policy = NULL;
+	r->tls = NULL;
 	mbx_defer_commit(m);
 	notify_ready("serving");
 	return rc;
@@ -105,13 +105,18 @@ static int finish(struct mbx *m)
 static void load(struct mbx_reload *r)
 {
 	memset(&r->errs, 0, sizeof(r->errs));
+	r->why[0] = '\0';
 	r->rc = mbx_policy_load(r->file, &r->policy, &r->errs);
+	if (r->rc == 0)
+		r->rc = mbx_open_tls(r->policy, &r->tls, r->why, sizeof(r->why));
 }
 
 static void discard(struct mbx_reload *r)
 {
 	mbx_policy_free(r->old);
+	tls_ctx_unref(r->old_tls);
 	r->old = NULL;
+	r->old_tls = NULL;
 }
 
 int mbx_reload(struct mbx *m)
@@ -229,7 +234,9 @@ void mbx_reload_stop(struct mbx *m)
 		if (r->rc != 0 || r->policy != NULL)
 			conf_errors_fini(&r->errs);
 		mbx_policy_free(r->policy);
+		tls_ctx_unref(r->tls);
 		r->policy = NULL;
+		r->tls = NULL;
 		r->rc = 0;
 	}
 	discard(r);

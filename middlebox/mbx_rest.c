@@ -118,6 +118,8 @@ static void put_session(struct jsonw *w, const struct mbx *m, const struct mbx_c
 	jsonw_object_end(w);
 }
 
+#define SESSIONS_PAGE 50u /* below half a millisecond */
+
 /* New connections stand in front of the list, so it is walked from its end. */
 static void get_sessions(const struct rest_request *req, struct rest_reply *rep, void *arg)
 {
@@ -131,7 +133,7 @@ static void get_sessions(const struct rest_request *req, struct rest_reply *rep,
 		c = c->next;
 	jsonw_object(w, NULL);
 	jsonw_array(w, "sessions");
-	for (; c != NULL && n < req->limit; c = c->prev) {
+	for (; c != NULL && n < req->limit && n < SESSIONS_PAGE; c = c->prev) {
 		if (c->id <= req->after)
 			continue;
 		put_session(w, m, c);

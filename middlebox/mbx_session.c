@@ -19,7 +19,7 @@ static size_t sessions_of(const struct mbx *m, const char *agent)
 	size_t n = 0;
 
 	for (const struct mbx_conn *c = m->conns; c != NULL; c = c->next)
-		n += c->joined && strcmp(c->agent, agent) == 0;
+		n += c->joined && !c->ending && strcmp(c->agent, agent) == 0;
 	return n;
 }
 
@@ -53,7 +53,7 @@ void mbx_session_establish(void *arg, const struct simco_msg *msg, struct simco_
 	struct mbx_identity id = mbx_auth_identify(m->policy, &origin);
 
 	adm->extensions = SIMCO_EXT_REASON | (m->policy->fw.counters ? SIMCO_EXT_ACTIVITY : 0);
-	if (m->n_conns > m->policy->limits.sessions) {
+	if (m->n_conns - m->n_dying > m->policy->limits.sessions) {
 		adm->refuse = refuse(c, SIMCO_LACK_OF_RESOURCES, "limits.sessions");
 		return;
 	}

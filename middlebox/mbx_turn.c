@@ -8,12 +8,12 @@
 
 #define RETRY_MS 1000u
 
-/* The work timer wakes us for the next turn's work, or when the core has something to do. */
+/* The work timer wakes us when the core has something to do. */
 static void arm_work(struct mbx *m)
 {
 	uint64_t due = core_deadline(m->core), now = loop_now_ms(m->loop);
 
-	if (m->work_soon)
+	if (m->core_job.link != NULL)
 		return;
 	if (m->lost || due == UINT64_MAX)
 		loop_timer_clear(m->work);
@@ -23,15 +23,53 @@ static void arm_work(struct mbx *m)
 
 void mbx_work_soon(struct mbx *m)
 {
-	if (m->work_soon)
-		return;
-	m->work_soon = true;
-	loop_timer_set(m->work, 0);
+	loop_job_queue(&m->core_job);
 }
 
 void mbx_commit_now(struct mbx *m)
 {
 	core_commit(m->core, loop_now_ms(m->loop));
+}
+
+/* ---- How much a turn takes ----------------------------------------------------------- */
+
+/* The clock is asked only in turns with so many requests, which pay for it easily. */
+#define BUSY MBX_TURN_MIN
+
+void mbx_turn_count(struct mbx *m, unsigned units)
+{
+	m->turn_requests += units;
+	if (units == 1 && m->turn_requests >= BUSY && m->turn_cpu == 0)
+		m->turn_cpu = loop_cpu_ns();
+}
+
+bool mbx_turn_full(const struct mbx *m)
+{
+	return m->turn_requests >= m->turn_max;
+}
+
+/*
+ * Fewer at once after a long turn, but at least half, for it may have been long
+ * by chance; more, slowly, after a short one that was full.
+ */
+static void pace(struct mbx *m)
+{
+	uint64_t ns;
+
+	if (m->turn_cpu == 0)
+		return;
+	ns = loop_cpu_ns() - m->turn_cpu;
+	m->turn_cpu = 0;
+	if (ns > 2 * MBX_TURN_NS)
+		m->turn_max /= 2;
+	else if (ns > MBX_TURN_NS)
+		m->turn_max = (unsigned)(m->turn_max * (uint64_t)MBX_TURN_NS / ns);
+	else if (ns < MBX_TURN_NS * 3 / 4 && mbx_turn_full(m))
+		m->turn_max++;
+	if (m->turn_max < MBX_TURN_MIN)
+		m->turn_max = MBX_TURN_MIN;
+	if (m->turn_max > MBX_TURN_MAX)
+		m->turn_max = MBX_TURN_MAX;
 }
 
 static void on_turn_end(void *arg)
@@ -41,9 +79,12 @@ static void on_turn_end(void *arg)
 	m->commit_deferred = false;
 	mbx_commit_now(m);
 	mbx_conn_flush_dirty(m);
+	pace(m);
 	m->turn_requests = 0;
-	if (!m->lost && fw_work(m->fw))
-		mbx_work_soon(m);
+	if (m->waiting != NULL)
+		loop_timer_set(m->feed, 0);
+	if (!m->lost)
+		loop_job_queue(&m->fw_job);
 	arm_work(m);
 }
 
@@ -56,29 +97,49 @@ void mbx_defer_commit(struct mbx *m)
 		on_turn_end(m); /* no memory to batch: a commit of its own */
 }
 
-/* One slice of everything that takes longer than a turn may. */
+static void on_feed(void *arg)
+{
+	mbx_conn_feed_waiting(arg);
+}
+
+/* ---- Long work, a slice in a turn ---------------------------------------------------- */
+
 static void on_work(void *arg)
+{
+	mbx_work_soon(arg);
+}
+
+static bool core_slice(void *arg)
 {
 	struct mbx *m = arg;
 	uint64_t now = loop_now_ms(m->loop);
 	bool more = false;
 
-	m->work_soon = false;
-	if (!m->lost) {
-		if (m->restoring || core_unconfirmed(m->core)) {
-			more = core_restore(m->core, now);
-			if (!more)
-				log_info("firewall: all rules are %s the kernel",
-					 m->restoring ? "back in" : "confirmed by");
-			m->restoring = m->restoring && more;
-		}
-		if (core_deadline(m->core) <= now)
-			more = core_tick(m->core, now) || more;
+	if (m->lost)
+		return false;
+	if (m->restoring || core_unconfirmed(m->core)) {
+		more = core_restore(m->core, now);
+		if (!more)
+			log_info("firewall: all rules are %s the kernel",
+				 m->restoring ? "back in" : "confirmed by");
+		m->restoring = m->restoring && more;
 	}
+	if (core_deadline(m->core) <= now)
+		more = core_tick(m->core, now) || more;
 	if (more)
 		mbx_work_soon(m);
-	mbx_conn_feed_waiting(m);
 	mbx_defer_commit(m);
+	return true;
+}
+
+static bool fw_slice(void *arg)
+{
+	struct mbx *m = arg;
+	bool more = !m->lost && fw_work(m->fw);
+
+	if (more)
+		loop_job_queue(&m->fw_job);
+	return more;
 }
 
 /* ---- The kernel's tables ---------------------------------------------------------------- */
@@ -122,9 +183,12 @@ int mbx_turn_open(struct mbx *m)
 	int fds[2];
 	size_t n = fw_fds(m->fw, fds);
 
+	loop_job_init(&m->core_job, m->loop, core_slice, m);
+	loop_job_init(&m->fw_job, m->loop, fw_slice, m);
 	m->work = loop_timer_new(m->loop, on_work, m);
+	m->feed = loop_timer_new(m->loop, on_feed, m);
 	m->retry = loop_timer_new(m->loop, reinstall, m);
-	if (m->work == NULL || m->retry == NULL)
+	if (m->work == NULL || m->feed == NULL || m->retry == NULL)
 		return ERR_NOMEM;
 	for (size_t i = 0; i < n && i < ARRAY_LEN(m->fw_io); i++) {
 		m->fw_io[i] = loop_io_new(m->loop, fds[i], LOOP_READ, on_fw_readable, m);
@@ -142,6 +206,10 @@ void mbx_turn_close(struct mbx *m)
 	for (size_t i = 0; i < ARRAY_LEN(m->fw_io); i++)
 		loop_io_free(m->fw_io[i]);
 	loop_undefer(m->loop, on_turn_end, m);
+	loop_job_cancel(&m->core_job);
+	loop_job_cancel(&m->fw_job);
+	loop_job_cancel(&m->end_job);
 	loop_timer_free(m->work);
+	loop_timer_free(m->feed);
 	loop_timer_free(m->retry);
 }

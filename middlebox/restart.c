@@ -14,7 +14,7 @@
 #include "middlebox/core_int.h"
 
 #define RECOVER_BATCH 512u /* rules in one batch before the daemon listens */
-#define RESTORE_SLICE 64u
+#define RESTORE_SLICE 24u
 
 static bool sane_tuple(const struct tuple *t)
 {

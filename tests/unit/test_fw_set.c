@@ -244,6 +244,73 @@ static void test_layers_and_slots_are_capped(void **state)
 	assert_non_null(fw_range_place(f, false, &m, later));
 }
 
+/* Each part that rules are made of counts; where it lies in memory does not. */
+static void test_same_configuration(void **state)
+{
+	const char *in[] = {"in"}, *out[] = {"out"}, *other[] = {"other"};
+	struct fw_permit permit = {.protocol = 6, .ports = {554, 554}}, permit2 = permit;
+	struct fw_pool pool = {.ports = {1024, 65535}}, pool2 = pool;
+	struct fw_source source = {.ports = {1, 2}}, source2 = source;
+	struct fw_static fixed = {.protocol = 17}, fixed2 = fixed;
+	struct addr_port control = {.port = 7626}, control2 = control;
+	struct fw_config a = {.table = "t",
+			      .inside_if = in,
+			      .n_inside_if = 1,
+			      .outside_if = out,
+			      .n_outside_if = 1,
+			      .permits = &permit,
+			      .n_permits = 1,
+			      .nat = FW_NAT_NAPT,
+			      .pools = &pool,
+			      .n_pools = 1,
+			      .sources = &source,
+			      .n_sources = 1,
+			      .statics = &fixed,
+			      .n_statics = 1,
+			      .control = &control,
+			      .n_control = 1};
+	struct fw_config b = a;
+
+	(void)state;
+	b.permits = &permit2;
+	b.pools = &pool2;
+	b.sources = &source2;
+	b.statics = &fixed2;
+	b.control = &control2;
+	b.max_elements = 7; /* sizes sets, not rules */
+	assert_true(fw_config_same(&a, &b));
+#define DIFFERS(change, back)                                                                      \
+	do {                                                                                       \
+		change;                                                                            \
+		assert_false(fw_config_same(&a, &b));                                              \
+		back;                                                                              \
+		assert_true(fw_config_same(&a, &b));                                               \
+	} while (0)
+	DIFFERS(permit2.ports.last = 555, permit2 = permit);
+	DIFFERS(permit2.from.len = 8, permit2 = permit);
+	DIFFERS(permit2.protocol = 17, permit2 = permit);
+	DIFFERS(b.n_permits = 0, b.n_permits = 1);
+	DIFFERS(pool2.ports.first = 1, pool2 = pool);
+	DIFFERS(pool2.address.version = 4, pool2 = pool);
+	DIFFERS(b.n_pools = 0, b.n_pools = 1);
+	DIFFERS(source2.to_address.version = 4, source2 = source);
+	DIFFERS(b.n_sources = 0, b.n_sources = 1);
+	DIFFERS(fixed2.inside.port = 5060, fixed2 = fixed);
+	DIFFERS(b.n_statics = 0, b.n_statics = 1);
+	DIFFERS(control2.port = 1, control2 = control);
+	DIFFERS(b.n_control = 0, b.n_control = 1);
+	DIFFERS(b.inside_if = other, b.inside_if = in);
+	DIFFERS(b.outside_if = other, b.outside_if = out);
+	DIFFERS(b.n_outside_if = 0, b.n_outside_if = 1);
+	DIFFERS(b.mode = FW_MARK, b.mode = FW_ENFORCE);
+	DIFFERS(b.mark = 7, b.mark = 0);
+	DIFFERS(b.nat = FW_NAT_NONE, b.nat = FW_NAT_NAPT);
+	DIFFERS(b.counters = true, b.counters = false);
+	DIFFERS(b.omit = 1, b.omit = 0);
+	DIFFERS(b.table = "u", b.table = "t");
+#undef DIFFERS
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -257,6 +324,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_what_makes_no_sense, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bindings, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_layers, setup, teardown),
+		cmocka_unit_test(test_same_configuration),
 		cmocka_unit_test_setup_teardown(test_layers_and_slots_are_capped, setup, teardown),
 	};
 
