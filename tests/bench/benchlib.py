@@ -136,13 +136,15 @@ def policy(directory, nat=False, counters=True, tls=None):
 
 
 @contextlib.contextmanager
-def middlebox(ns=None, change=None, **options):
-    """A running middlebox, with an empty ledger and no table left behind."""
-    with tempfile.TemporaryDirectory(dir=os.environ.get("SLUICE_TMP")) as directory:
+def middlebox(ns=None, change=None, watch=None, **options):
+    """A running middlebox, with an empty ledger and no table left behind. Its directory is in
+    memory, as /run is. `watch`: the CPU time (us) above which it logs a turn of its loop."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
         made = policy(directory, **options)
         if change:
             change(made)
-        box = Middlebox(ns, directory, made).wait_ready()
+        more = {"options": ["--test-turns", str(watch)]} if watch else {}
+        box = Middlebox(ns, directory, made, **more).wait_ready()
         box.directory = directory
         try:
             yield box
