@@ -24,6 +24,7 @@
 #include "common/tls_int.h"
 
 #define READ_MAX (64u << 10)
+#define READ_ONCE (16u << 10) /* what libevent reads at most in one go */
 #define WRITE_MAX (256u << 10)
 #define CONNECT_TIMEOUT_MS 5000
 
@@ -141,10 +142,7 @@ static void offer(struct stream *s)
 		evbuffer_drain(in, used < n ? used : n);
 }
 
-/*
- * libevent calls back without end while the input stays at its high mark, so
- * a full input takes the stream out of reading altogether.
- */
+/* A full input takes the stream out of reading until its owner consumes. */
 static void rest_when_full(struct stream *s)
 {
 	bool full = evbuffer_get_length(bufferevent_get_input(s->bev)) >= s->read_max;
@@ -345,7 +343,9 @@ static int start(struct stream *s, enum bufferevent_ssl_state role)
 		return ERR_NOMEM;
 	s->state = STREAM_STARTING;
 	bufferevent_setcb(s->bev, on_read, on_write, on_event, s);
-	bufferevent_setwatermark(s->bev, loop_ev(LOOP_READ), 0, s->read_max);
+	/* No high mark for reading: libevent does not survive a lack of memory for that. */
+	if (s->read_max < READ_ONCE)
+		bufferevent_set_max_single_read(s->bev, s->read_max);
 	bufferevent_setwatermark(s->bev, loop_ev(LOOP_WRITE), s->write_max / 4, 0);
 	if (s->tls != NULL) {
 		bufferevent_openssl_set_allow_dirty_shutdown(s->bev, 1);

@@ -2,8 +2,8 @@
  * Byte streams over TCP, and over TLS when a tls_ctx is given, plus TCP
  * listeners. stream.c is the only file that knows libevent's bufferevents.
  *
- * A stream never grows without bound: reading stops while more than
- * `read_max` octets are unconsumed, and stream_write refuses past `write_max`.
+ * A stream never grows without bound: reading stops while `read_max` octets or
+ * more are unconsumed, and stream_write refuses past `write_max`.
  * An owner that leaves `read_max` octets unconsumed gets no more: its message
  * is too big.
  *

@@ -630,3 +630,39 @@ def test_no_memory_left(place):
     for pid in c.prl():
         c.plc(pid, 0)
     assert b.agree() == 0
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers have an allocator of their own")
+def test_allocations_that_fail(line, cleanup, directory, faults):
+    """Every so manieth allocation fails in both daemons, their libraries included."""
+    net = line(translated=True)
+    s = Site(net, directory, nat=True, env=faults.env)
+    cleanup(s.close)
+    server = Server(net.server, topo.SERVER)
+    cleanup(server.close)
+
+    def session():
+        client = Client(net.client, topo.SERVER, topo.CLIENT, timeout=3.0)
+        try:
+            client.setup(0)
+            client.play()
+            return client.teardown().status == 200
+        except (AssertionError, Closed, OSError):
+            return False
+        finally:
+            client.sock.close()
+
+    done = 0
+    for every in (499, 307, 211, 101, 89, 61, 37, 23, 13):
+        faults.memory_every = every
+        for _ in range(8):
+            done += session()
+            time.sleep(0.02)
+        assert s.agent.running() and s.middlebox.running(), every
+    faults.memory_every = 0
+    assert faults.memory_failed > 15
+    s.agent.wait_ready()
+    assert session()
+    s.wait_no_rules(10)
+    assert not sum(net.fw.elements().values())
+    print(f"{faults.memory_failed} allocations failed, {done} of 72 sessions worked")

@@ -8,7 +8,7 @@ from .sluice import BUILD
 
 SHIM = os.path.join(BUILD, "tests", "netns", "tools", "faults.so")
 _NAMES = ("suspended_ns", "wall_ns", "netlink_room", "netlink_lose", "netlink_lost",
-          "netlink_skip")
+          "netlink_skip", "memory_every", "memory_failed")
 
 
 class Faults:

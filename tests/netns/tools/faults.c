@@ -21,12 +21,14 @@
 
 /* Eight octets each; tests/netns/lib/faults.py knows the order. */
 struct wishes {
-	volatile int64_t suspended_ns; /* CLOCK_BOOTTIME is so far ahead of CLOCK_MONOTONIC */
-	volatile int64_t wall_ns;      /* CLOCK_REALTIME is so far off */
-	volatile int64_t netlink_room; /* receive buffer of netlink sockets, 0: what was asked */
-	volatile int64_t netlink_lose; /* so many reads answer ENOBUFS, and read nothing */
-	volatile int64_t netlink_lost; /* so many have */
-	volatile int64_t netlink_skip; /* so many are read before */
+	volatile int64_t suspended_ns;	/* CLOCK_BOOTTIME is so far ahead of CLOCK_MONOTONIC */
+	volatile int64_t wall_ns;	/* CLOCK_REALTIME is so far off */
+	volatile int64_t netlink_room;	/* receive buffer of netlink sockets, 0: what was asked */
+	volatile int64_t netlink_lose;	/* so many reads answer ENOBUFS, and read nothing */
+	volatile int64_t netlink_lost;	/* so many have */
+	volatile int64_t netlink_skip;	/* so many are read before */
+	volatile int64_t memory_every;	/* every so manieth allocation fails, 0: none */
+	volatile int64_t memory_failed; /* so many have */
 };
 
 #define REAL(name) ((__typeof__(&name))real(#name))
@@ -38,6 +40,8 @@ static struct {
 	int64_t at_ns; /* on our clock; 0: not set */
 } timers[TIMERS];
 static int64_t seen_ns; /* timers are set for this suspension */
+
+static struct wishes *mapped; /* once it is: before that allocations are the start's own */
 
 static void *real(const char *name)
 {
@@ -58,7 +62,7 @@ static struct wishes *wishes(void)
 		void *p = mmap(NULL, sizeof(*it), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
 		if (p != MAP_FAILED)
-			it = p;
+			mapped = it = p;
 		close(fd);
 	}
 	seen_ns = it->suspended_ns;
@@ -70,6 +74,38 @@ static struct timespec shift(struct timespec t, int64_t ns)
 	int64_t sum = t.tv_sec * 1000000000ll + t.tv_nsec + ns;
 
 	return (struct timespec){.tv_sec = sum / 1000000000, .tv_nsec = sum % 1000000000};
+}
+
+/* ---- memory --------------------------------------------------------------------------- */
+
+void *__libc_malloc(size_t n);
+void *__libc_calloc(size_t n, size_t size);
+void *__libc_realloc(void *p, size_t n);
+
+static int starves(void)
+{
+	static int64_t count;
+
+	if (!mapped || mapped->memory_every <= 0 || ++count % mapped->memory_every != 0)
+		return 0;
+	mapped->memory_failed++;
+	errno = ENOMEM;
+	return 1;
+}
+
+void *malloc(size_t n)
+{
+	return starves() ? NULL : __libc_malloc(n);
+}
+
+void *calloc(size_t n, size_t size)
+{
+	return starves() ? NULL : __libc_calloc(n, size);
+}
+
+void *realloc(void *p, size_t n)
+{
+	return starves() ? NULL : __libc_realloc(p, n);
 }
 
 /* ---- clocks --------------------------------------------------------------------------- */
