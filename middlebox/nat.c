@@ -9,6 +9,7 @@
 #include "middlebox/tuple.h"
 
 #define BUCKETS 65536u
+#define KEPT 4096u /* bindings whose memory stays when the last one ends */
 
 static bool quarantined(void *arg, uint8_t protocol, const struct addr_port *at)
 {
@@ -184,7 +185,12 @@ static void binding_remove(struct nat *n, struct binding *b, bool put)
 		portpool_put(n->pools[b->pool], b->protocol, b->outside_port, 1);
 	b->next = n->free_b;
 	n->free_b = i;
-	n->n_bindings--;
+	if (--n->n_bindings > 0 || n->cap_b <= KEPT)
+		return;
+	free(n->b);
+	n->b = NULL;
+	n->cap_b = n->high_b = 0;
+	n->free_b = RULE_NONE;
 }
 
 static void unbind_ports(struct nat *n, const struct rule *r, unsigned count, bool put)

@@ -54,7 +54,7 @@ bool nat_is_ours(const struct nat *n, const struct addr *a);
 struct portpool *nat_pool(struct nat *n, const struct addr *a);
 struct portpool *nat_face(struct nat *n, const struct addr *a);
 
-/* NULL when that A0 is not bound. Valid until the next nat_bind(). */
+/* NULL when that A0 is not bound. Valid until the next nat_bind() or nat_unbind(). */
 struct binding *nat_find(struct nat *n, uint8_t protocol, const struct addr_port *inside);
 /*
  * Adds a reference for each port of the rule's internal and outside tuples,

@@ -254,6 +254,18 @@ static void test_octets_nat(void **state)
 	}
 	print_message("# %.1f octets a rule\n", octets(before));
 	assert_true(octets(before) <= NAT_OCTETS);
+	for (uint32_t i = 0; i < MANY; i++) {
+		struct rule *r = rule_at(&t, i);
+
+		nat_unbind(&n, r, true);
+		end(&t, r);
+	}
+	rule_trim(&t);
+	assert_true(octets(before) <= NAT_OCTETS - 192 - 48);
+	/* And from nothing again. */
+	add(&t, 1)->flags = RULE_NAT;
+	assert_int_equal(nat_bind(&n, rule_at(&t, 0)), 0);
+	assert_int_equal(n.n_bindings, 1);
 	nat_fini(&n);
 	table_rules_close(&t);
 }
