@@ -116,34 +116,46 @@ static bool meets(const struct rule *r, const struct rule *d)
 	       rule_conflicts(r, d);
 }
 
+/* What all sweeps together have done in this slice. */
+struct slice {
+	unsigned slots, ends;
+};
+
+static bool is_used_up(const struct slice *s)
+{
+	return s->slots >= SLICE_SLOTS || s->ends >= SLICE_ENDS;
+}
+
 /*
  * Rules with that one address: ended here when they are few. False: look at
  * all slots instead.
  */
 static bool sweep_chain(struct core *c, struct rule *d, struct rule *r, enum simco_location at,
-			unsigned *looked, unsigned *ends, uint64_t now_ms)
+			unsigned *looked, struct slice *s, uint64_t now_ms)
 {
 	for (; r; r = rule_at_next(&c->t, at, r)) {
 		if (++*looked > QUICK_LOOKS)
 			return false;
+		s->slots++;
 		if (!meets(r, d))
 			continue;
-		if (++*ends > SLICE_ENDS || !end_for(c, d->pid, r, now_ms))
+		if (s->ends >= SLICE_ENDS || !end_for(c, d->pid, r, now_ms))
 			return false;
+		s->ends++;
 	}
 	return true;
 }
 
-static bool sweep_quickly(struct core *c, struct rule *d, uint64_t now_ms)
+static bool sweep_quickly(struct core *c, struct rule *d, struct slice *s, uint64_t now_ms)
 {
 	enum simco_location at = tuple_addr_exact(&d->ex) ? SIMCO_EXTERNAL : SIMCO_INTERNAL;
 	const struct tuple *end = at == SIMCO_EXTERNAL ? &d->ex : &d->in;
-	unsigned looked = 0, ends = 0;
+	unsigned looked = 0;
 
 	if (!tuple_addr_exact(end))
 		return false;
-	return sweep_chain(c, d, rule_at_end(&c->t, at, end), at, &looked, &ends, now_ms) &&
-	       sweep_chain(c, d, rule_at_wild(&c->t, at), at, &looked, &ends, now_ms);
+	return sweep_chain(c, d, rule_at_end(&c->t, at, end), at, &looked, s, now_ms) &&
+	       sweep_chain(c, d, rule_at_wild(&c->t, at), at, &looked, s, now_ms);
 }
 
 void core_sweep_add(struct core *c, uint32_t pid)
@@ -151,25 +163,26 @@ void core_sweep_add(struct core *c, uint32_t pid)
 	c->sweeps[c->n_sweeps++] = (struct sweep){.pid = pid, .fresh = true};
 }
 
-static void sweep_slice(struct core *c, struct sweep *w, struct rule *d, uint64_t now_ms)
+static void sweep_slice(struct core *c, struct sweep *w, struct rule *d, struct slice *s,
+			uint64_t now_ms)
 {
-	uint32_t high = ledger_high(&c->t.led), slots = 0, ends = 0;
+	uint32_t high = ledger_high(&c->t.led);
 
 	if (w->fresh) {
 		w->fresh = false;
-		if (c->t.n_kind[RULE_ENABLED] == 0 || sweep_quickly(c, d, now_ms)) {
+		if (c->t.n_kind[RULE_ENABLED] == 0 || sweep_quickly(c, d, s, now_ms)) {
 			w->at = RULE_NONE;
 			return;
 		}
 	}
-	for (; w->at < high && slots < SLICE_SLOTS && ends < SLICE_ENDS; w->at++, slots++) {
+	for (; w->at < high && !is_used_up(s); w->at++, s->slots++) {
 		struct rule *r = rule_at(&c->t, w->at);
 
 		if (!meets(r, d))
 			continue;
 		if (!end_for(c, w->pid, r, now_ms))
 			return;
-		ends++;
+		s->ends++;
 	}
 	if (w->at >= high)
 		w->at = RULE_NONE;
@@ -209,17 +222,19 @@ static void sweep_finish(struct core *c, const struct sweep *w, uint64_t now_ms)
 		take_back(c, d, now_ms);
 }
 
-/* One slice of every sweep, settled with the kernel. True: some go on. */
+/* One slice of the sweeps, settled with the kernel. True: some go on. */
 bool core_sweep(struct core *c, uint64_t now_ms)
 {
+	struct slice s = {0};
+
 	for (size_t i = 0; i < c->n_sweeps; i++) {
 		struct sweep *w = &c->sweeps[i];
 		struct rule *d = rule_by_pid(&c->t, w->pid);
 
 		if (!d)
 			w->at = RULE_NONE;
-		else if (w->at != RULE_NONE)
-			sweep_slice(c, w, d, now_ms);
+		else if (w->at != RULE_NONE && !is_used_up(&s))
+			sweep_slice(c, w, d, &s, now_ms);
 	}
 	core_flush(c, now_ms);
 	for (size_t i = 0; i < c->n_sweeps;) {

@@ -403,6 +403,16 @@ static void is_earlier(struct rule *twin, bool mirrored, void *arg)
 		f->earlier = true;
 }
 
+/* Both directions of it are one element: anything to anything, disabled. */
+static bool both_the_same(const struct rule *r, unsigned i)
+{
+	struct fw_match in, out;
+
+	rule_match(r, SIMCO_INBOUND, i, &in);
+	rule_match(r, SIMCO_OUTBOUND, i, &out);
+	return r->direction == SIMCO_BIDIRECTIONAL && match_eq(&in, &out);
+}
+
 /* Distinct elements that the rules of a kind want. */
 static size_t wanted_elements(struct core *c, enum rule_kind kind)
 {
@@ -420,6 +430,7 @@ static size_t wanted_elements(struct core *c, enum rule_kind kind)
 
 				if (!(r->direction & d))
 					continue;
+				f.earlier = d == SIMCO_OUTBOUND && both_the_same(r, i);
 				rule_each_twin(&c->t, r, i, is_earlier, &f);
 				n += !f.earlier;
 			}

@@ -492,6 +492,54 @@ static void test_long_sweep(void **state)
 	kit_close(&k);
 }
 
+static void count_close(const struct fw_op *op, void *arg)
+{
+	*(unsigned *)arg += op->type == FW_CLOSE;
+}
+
+/* Disable rules of one turn share its slices; each is answered when its last rule is gone. */
+static void test_many_sweeps(void **state)
+{
+	struct simco_msg m, d = {.type = SIMCO_PDR_REQ, .lifetime = 60, .tid = 7};
+	unsigned closes = 0, slices = 0;
+	struct kit k;
+
+	(void)state;
+	kit_open(&k, FW_NAT_NONE, NULL);
+	kit_stop(&k);
+	k.conf.max_rules = 20000;
+	k.agents[0].max_rules = 20000;
+	kit_start(&k);
+	for (unsigned i = 0; i < 2000; i++) {
+		m = per((uint8_t)(i % 8), (uint16_t)(5000 + i), 600);
+		assert_int_equal(kit_ask(&k, 0, &m), SIMCO_PER_REP);
+	}
+	fw_fake_on_op(k.fw, count_close, &closes);
+	for (unsigned i = 0; i < 8; i++) {
+		m = per((uint8_t)i, 0, 60);
+		d.tuple[SIMCO_INTERNAL] = m.tuple[SIMCO_INTERNAL];
+		d.tuple[SIMCO_EXTERNAL] = (struct simco_tuple){.protocols_only = true,
+							       .ip_version = SIMCO_IPV4,
+							       .protocol = 17,
+							       .location = SIMCO_EXTERNAL};
+		k.asked++;
+		core_request(k.core, &k.session[2], &d, k.now);
+	}
+	core_commit(k.core, k.now);
+	assert_int_equal(fw_fake_blocked(k.fw), 16);
+	do {
+		assert_true(closes <= 2 * SLICE_ENDS);
+		closes = 0;
+		slices++;
+		core_tick(k.core, k.now);
+	} while (core_deadline(k.core) == 0);
+	assert_true(slices >= 2000 / SLICE_ENDS);
+	assert_int_equal(k.asked, k.answered);
+	assert_int_equal(k.last.type, SIMCO_PDR_REP);
+	assert_int_equal(fw_fake_elements(k.fw), 0);
+	kit_close(&k);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -500,7 +548,7 @@ int main(void)
 		cmocka_unit_test(test_damaged_ledger), cmocka_unit_test(test_capabilities),
 		cmocka_unit_test(test_rest),	       cmocka_unit_test(test_activity),
 		cmocka_unit_test(test_quarantine),     cmocka_unit_test(test_long_sweep),
-		cmocka_unit_test(test_audit),
+		cmocka_unit_test(test_audit),	       cmocka_unit_test(test_many_sweeps),
 	};
 
 	return cmocka_run_group_tests_name("core", tests, set_up, tear_down);

@@ -177,6 +177,19 @@ def test_timeout_refresh_and_absent_ones(lab, off):
         block(t, a, dst, word="unblock")
 
 
+@pytest.mark.parametrize("off", [0, 3])
+def test_both_directions_are_one_element(lab, off):
+    t = firewall(lab, "enforce", "--force-off", off)
+    c, s = lab.client.udp(CLIENT, 5000), lab.server.udp(SERVER, 6000)
+    for ends in ("any:any", "any:6000-7000", f"{CLIENT}:5000"):
+        for _ in range(2):
+            block(t, ends, ends)
+        assert dropped(c, (SERVER, 6000), s) == (ends == "any:any")
+        for _ in range(2):
+            block(t, ends, ends, word="unblock")
+        passes(c, (SERVER, 6000), s)
+
+
 def passes_soon(c, s):
     for _ in range(20):
         if not dropped(c, (SERVER, 6000), s):
