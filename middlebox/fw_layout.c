@@ -135,7 +135,8 @@ uint32_t fw_layout_set_size(const struct fw_nft *f, const struct fw_set *s)
 		return 2 * FW_RANGES_MAX;
 	while (size < f->cfg->max_elements && size < 1u << 30)
 		size *= 2;
-	return s->shape == FW_EXACT || s->map || size < WILD_SIZE_MAX ? size : WILD_SIZE_MAX;
+	return s->shape == FW_EXACT || s->map || s->block || size < WILD_SIZE_MAX ? size
+										  : WILD_SIZE_MAX;
 }
 
 static void fill_set(struct fw_nft *f, const struct fw_set *s, struct nftnl_set *n)

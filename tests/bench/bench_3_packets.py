@@ -72,6 +72,7 @@ def forwarding():
                 ("firewall, stateful permits", {"counters": False}, permit, "58 %"),
                 ("NAPT", {"nat": True, "counters": False}, permit, "45 %")):
             with_pinholes(hosts, name, options, permits, goal, base, plain)
+        permitted(hosts, base, plain)
     finally:
         hosts.close()
 
@@ -89,6 +90,26 @@ def with_pinholes(hosts, name, options, permits, goal, base, plain):
         assert hosts.received() > before + 10000, "the packets do not pass"
         row(f"{name}, {PINHOLES} pinholes", f"{cost:.0f} ns, {100 * plain / cost:.0f} % of plain",
             goal)
+
+
+def permitted(hosts, base, plain):
+    """Flows without pinholes, which only a static permit lets through, and disable rules of others."""
+    def change(policy):
+        policy["firewall"].update(inside=["in", "lo"], outside=["out"], permit=[
+            {"from": "10.1.0.0/16", "to": "0.0.0.0/0", "protocol": "udp", "ports": "1-65535"}])
+        for agent in policy["agents"].values():
+            agent.update(may=["enable", "disable"], wildcards=True)
+    with middlebox(hosts.fw, change, counters=False) as box:
+        c = Simco(hosts.fw.connect("127.0.0.1", 7626)).establish()
+        for name, ends in (("no disable rule", None),
+                           ("an exact disable rule", (("10.1.9.9", 5000), (RECEIVER, 5004))),
+                           ("a wildcard one besides", (("10.1.9.9", 0), ("0.0.0.0/0", 0)))):
+            if ends:
+                c.pdr(*ends, lifetime=600)
+            before = hosts.received()
+            cost = hosts.cost() - base
+            assert hosts.received() > before + 10000, "the packets do not pass"
+            row(f"static permit, {name}", f"{cost:.0f} ns, {100 * plain / cost:.0f} % of plain")
 
 
 def last_packet(sock, patience=0.05):
