@@ -21,7 +21,7 @@
  */
 #define MBX_TURN_MAX 64u
 #define MBX_TURN_MIN 4u
-#define MBX_TURN_NS 500000u
+#define MBX_TURN_NS 450000u
 #define MBX_TURN_ENDS 16u      /* connections that end in one turn */
 #define MBX_PRL_PER_REQUEST 64 /* rules in a list that cost as much as a request */
 #define MBX_SPARE 64u	       /* connections above limits.sessions that are told 0x0321 */

@@ -399,7 +399,7 @@ static void test_fair_turns(void **state)
 		}
 	}
 	fw_fake_on_op(box.fw, count_op, &ops);
-	for (int i = 0; i < 1000 && (fw_fake_elements(box.fw) < 2 * FLOODERS * each); i++) {
+	for (int i = 0; i < 10000 && (fw_fake_elements(box.fw) < 2 * FLOODERS * each); i++) {
 		pump_all(c, FLOODERS);
 		ops = 0;
 		loop_run_once(box.loop, 1);
