@@ -281,7 +281,7 @@ static void wait_for_turn(struct mbx_conn *c, bool served)
 	if (!served)
 		m->unserved_tail = &c->next_waiting;
 	stream_pause(c->stream); /* the peer's end waits, too */
-	mbx_defer_commit(m);	 /* its end feeds it in the next turn */
+	mbx_defer_commit(m);	 /* feeds it afterwards */
 }
 
 static bool somebody_got_nothing(const struct mbx *m)
@@ -345,9 +345,8 @@ static size_t on_data(struct stream *s, struct span in, void *arg)
 		wait_for_turn(c, false);
 		return 0;
 	}
-	if (!m->feeding && c->bulk > 0) { /* in this turn, after those who ask for little */
+	if (!m->feeding && c->bulk > 0) { /* in this turn, when the others have their replies */
 		wait_for_turn(c, true);
-		loop_timer_set(m->feed, 0);
 		return 0;
 	}
 	if (output_is_full(c)) {

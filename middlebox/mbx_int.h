@@ -21,7 +21,7 @@
  */
 #define MBX_TURN_MAX 64u
 #define MBX_TURN_MIN 4u
-#define MBX_TURN_NS 450000u
+#define MBX_TURN_NS 550000u
 #define MBX_TURN_ENDS 16u      /* connections that end in one turn */
 #define MBX_PRL_PER_REQUEST 64 /* rules in a list that cost as much as a request */
 #define MBX_SPARE 64u	       /* connections above limits.sessions that are told 0x0321 */
@@ -92,8 +92,7 @@ struct mbx {
 	bool commit_deferred, feeding;
 	struct loop_io *fw_io[2];
 	struct loop_timer *work; /* the core's deadline */
-	struct loop_timer *feed; /* the next turn, for the sessions that wait */
-	struct loop_job core_job, fw_job;
+	struct loop_job core_job, fw_job, feed_job;
 	struct loop_timer *retry; /* re-installation that failed */
 	struct loop_timer *watchdog;
 	struct loop_timer *ending; /* shutdown */

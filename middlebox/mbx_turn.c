@@ -82,7 +82,7 @@ static void on_turn_end(void *arg)
 	pace(m);
 	m->turn_requests = 0;
 	if (m->waiting != NULL)
-		loop_timer_set(m->feed, 0);
+		loop_job_queue(&m->feed_job);
 	if (!m->lost)
 		loop_job_queue(&m->fw_job);
 	arm_work(m);
@@ -95,11 +95,6 @@ void mbx_defer_commit(struct mbx *m)
 	m->commit_deferred = true;
 	if (loop_defer(m->loop, on_turn_end, m) != 0)
 		on_turn_end(m); /* no memory to batch: a commit of its own */
-}
-
-static void on_feed(void *arg)
-{
-	mbx_conn_feed_waiting(arg);
 }
 
 /* ---- Long work, a slice in a turn ---------------------------------------------------- */
@@ -129,6 +124,13 @@ static bool core_slice(void *arg)
 	if (more)
 		mbx_work_soon(m);
 	mbx_defer_commit(m);
+	return true;
+}
+
+/* Sessions in bulk are long work, too: what others asked in this turn is answered by now. */
+static bool feed(void *arg)
+{
+	mbx_conn_feed_waiting(arg);
 	return true;
 }
 
@@ -185,10 +187,10 @@ int mbx_turn_open(struct mbx *m)
 
 	loop_job_init(&m->core_job, m->loop, core_slice, m);
 	loop_job_init(&m->fw_job, m->loop, fw_slice, m);
+	loop_job_init(&m->feed_job, m->loop, feed, m);
 	m->work = loop_timer_new(m->loop, on_work, m);
-	m->feed = loop_timer_new(m->loop, on_feed, m);
 	m->retry = loop_timer_new(m->loop, reinstall, m);
-	if (m->work == NULL || m->feed == NULL || m->retry == NULL)
+	if (m->work == NULL || m->retry == NULL)
 		return ERR_NOMEM;
 	for (size_t i = 0; i < n && i < ARRAY_LEN(m->fw_io); i++) {
 		m->fw_io[i] = loop_io_new(m->loop, fds[i], LOOP_READ, on_fw_readable, m);
@@ -208,8 +210,8 @@ void mbx_turn_close(struct mbx *m)
 	loop_undefer(m->loop, on_turn_end, m);
 	loop_job_cancel(&m->core_job);
 	loop_job_cancel(&m->fw_job);
+	loop_job_cancel(&m->feed_job);
 	loop_job_cancel(&m->end_job);
 	loop_timer_free(m->work);
-	loop_timer_free(m->feed);
 	loop_timer_free(m->retry);
 }

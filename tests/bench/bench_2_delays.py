@@ -47,11 +47,11 @@ class Probe:
         turns = [int(us) for us in re.findall(r"a turn took (\d+) us", text[self.read:])]
         self.read = len(text)
         most = f"{max(turns) / 1e3:5.2f}" if turns else f"< {LONG_US / 1e3:.1f}"
-        return f"turn {most} ms ({sum(us > 500 for us in turns)} > 0.5)"
+        return f"turn {most} ms"
 
     def show(self, what, v, goal=""):
-        row(what, f"{v['wall_max'] / 1e3:6.2f} ms {v['cpu_max'] / 1e3:6.2f} ms CPU"
-            f" p99 {v['wall_p99']:5.0f} us  {self.turn()}", goal)
+        row(what, f"{v['wall_max'] / 1e3:6.2f} ms p99 {v['wall_p99'] / 1e3:5.2f}, CPU "
+            f"{v['cpu_max'] / 1e3:5.2f} ms p99 {v['cpu_p99'] / 1e3:5.2f}, {self.turn()}", goal)
 
     def during(self, what, action, goal="1 ms more"):
         self.report()
