@@ -343,7 +343,8 @@ uint64_t core_deadline(const struct core *c)
 {
 	uint64_t at = UINT64_MAX;
 
-	if (c->n_sweeps || c->late_due || (c->idle_every_ms && c->idle_at != RULE_NONE))
+	if (c->n_sweeps || c->late_due || c->trim_due ||
+	    (c->idle_every_ms && c->idle_at != RULE_NONE))
 		return 0;
 	if (c->t.n_heap)
 		at = c->t.led.slots[c->t.heap[0]].expires_ms;
@@ -366,7 +367,7 @@ bool core_tick(struct core *c, uint64_t now_ms)
 	if (c->n_sweeps)
 		more |= core_sweep(c, now_ms);
 	core_give(c);
-	return more || c->late_due;
+	return more || c->late_due || c->trim_due;
 }
 
 int core_end_rule(struct core *c, uint32_t pid, uint64_t now_ms)

@@ -118,6 +118,7 @@ struct core {
 	struct late_event *late;
 	size_t n_late, cap_late;
 	bool late_due; /* some wait only for their slice */
+	bool trim_due; /* the ledger may give back more */
 
 	struct sweep *sweeps;
 	size_t n_sweeps, cap_sweeps;

@@ -15,7 +15,7 @@
 #define LEDGER_OWNERS 1024    /* distinct owner names at a time */
 #define LEDGER_ADDRESSES 1024 /* of our own: outside, and inside in twice NAT */
 #define LEDGER_PID_STRIDE 1024u
-#define LEDGER_CHUNK 4096u /* slots whose space is given back at a time: 768 KiB */
+#define LEDGER_CHUNK 1024u /* slots whose space is given back at a time: 192 KiB */
 #define LEDGER_STEP 256u   /* slots whose space is claimed at a time: more takes too long */
 
 struct ledger_header;

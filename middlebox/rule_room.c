@@ -56,14 +56,12 @@ uint32_t room_take(struct rule_room *m)
 
 uint32_t room_cut(struct rule_room *m, uint32_t high)
 {
-	uint32_t end = (high + LEDGER_CHUNK - 1) / LEDGER_CHUNK;
+	uint32_t last = high ? (high - 1) / LEDGER_CHUNK : 0;
 
-	while (end >= 2 && m->count[end - 2] == LEDGER_CHUNK &&
-	       m->count[end - 1] == high - (end - 1) * LEDGER_CHUNK) {
-		end--;
-		memset(&m->free[(size_t)end * WORDS], 0, WORDS * sizeof(*m->free));
-		m->count[end] = 0;
-		high = end * LEDGER_CHUNK;
-	}
-	return high;
+	if (last == 0 || m->count[last - 1] != LEDGER_CHUNK ||
+	    m->count[last] != high - last * LEDGER_CHUNK)
+		return high;
+	memset(&m->free[(size_t)last * WORDS], 0, WORDS * sizeof(*m->free));
+	m->count[last] = 0;
+	return last * LEDGER_CHUNK;
 }

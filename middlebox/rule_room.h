@@ -22,8 +22,8 @@ void room_put(struct rule_room *m, uint32_t slot);
 /* The lowest; RULE_NONE: there is none. */
 uint32_t room_take(struct rule_room *m);
 /*
- * Forgets free chunks at the end of `high` slots, all but one (lest a rule that
- * comes and goes move the end each time). How many slots are left.
+ * Forgets a free chunk at the end of `high` slots if the one before it is free,
+ * too (lest a rule that comes and goes move the end each time). How many are left.
  */
 uint32_t room_cut(struct rule_room *m, uint32_t high);
 

@@ -178,12 +178,14 @@ void rule_give(struct rule_table *t, struct rule *r)
 	room_put(&t->room, rule_slot(t, r));
 }
 
-void rule_trim(struct rule_table *t)
+bool rule_trim(struct rule_table *t)
 {
 	uint32_t high = ledger_high(&t->led), left = room_cut(&t->room, high);
 
-	if (left < high)
-		ledger_shrink(&t->led, left);
+	if (left == high)
+		return false;
+	ledger_shrink(&t->led, left);
+	return true;
 }
 
 /* ---- groups, owners ----------------------------------------------------------- */

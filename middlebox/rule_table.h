@@ -51,8 +51,11 @@ struct rule *rule_take(struct rule_table *t);
 void rule_give(struct rule_table *t, struct rule *r);
 /* A slot that the scan of a restart found unused may be taken. */
 void rule_free_slot(struct rule_table *t, uint32_t slot);
-/* Gives back room at the ledger's end. ledger_high() may go down: not within a walk over slots. */
-void rule_trim(struct rule_table *t);
+/*
+ * Gives back a chunk at the ledger's end. True: call again, there may be more.
+ * ledger_high() goes down, so not within a walk over slots.
+ */
+bool rule_trim(struct rule_table *t);
 /* Enters PID, group, owner and the heap; a group whose gid is 0 is founded. */
 void rule_link(struct rule_table *t, struct rule *r);
 void rule_unlink(struct rule_table *t, struct rule *r);

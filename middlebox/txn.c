@@ -276,7 +276,7 @@ static void shrink(struct core *c)
 		c->late = NULL;
 		c->cap_late = 0;
 	}
-	rule_trim(&c->t);
+	c->trim_due = rule_trim(&c->t);
 }
 
 static void give_one(struct core *c, size_t i)
