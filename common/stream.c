@@ -5,7 +5,8 @@
  * What a turn writes is collected and given to the kernel at its end in one
  * call, without waiting for writability; only what the kernel does not take
  * goes through the bufferevent. TLS always does, with deferred callbacks: there
- * libevent would call back from inside a write or a drain.
+ * libevent would call back from inside a write or a drain. Reading, too, is done
+ * here without TLS, for libevent asks how much there is before every read.
  */
 #include "common/stream.h"
 
@@ -24,7 +25,7 @@
 #include "common/tls_int.h"
 
 #define READ_MAX (64u << 10)
-#define READ_ONCE (16u << 10) /* what libevent reads at most in one go */
+#define READ_ONCE (16u << 10) /* at most in one go */
 #define WRITE_MAX (256u << 10)
 #define CONNECT_TIMEOUT_MS 5000
 
@@ -40,6 +41,8 @@ struct stream {
 	struct loop *loop;
 	int fd; /* owned here until there is a bufferevent */
 	struct bufferevent *bev;
+	struct evbuffer *in; /* without TLS; else the bufferevent's */
+	struct loop_io *reader;
 	struct evbuffer *out; /* written in this turn, or before the stream was open */
 	struct loop_io *connecting;
 	struct loop_job step;	  /* of a server's handshake */
@@ -70,6 +73,7 @@ static void destroy(struct stream *s)
 	loop_job_cancel(&s->step);
 	loop_timer_free(s->timer);
 	loop_io_free(s->connecting);
+	loop_io_free(s->reader);
 	if (s->bev != NULL) {
 		if (s->tls != NULL && s->state == STREAM_OPEN)
 			tls_conn_shutdown(s->tls);
@@ -77,6 +81,8 @@ static void destroy(struct stream *s)
 	} else if (s->fd >= 0) {
 		close(s->fd);
 	}
+	if (s->in != NULL)
+		evbuffer_free(s->in);
 	if (s->out != NULL)
 		evbuffer_free(s->out);
 	tls_conn_free(s->tls);
@@ -119,10 +125,25 @@ static void over(struct stream *s, int err)
 		s->ops.end(s, err, s->arg);
 }
 
+static struct evbuffer *input(const struct stream *s)
+{
+	return s->in != NULL ? s->in : bufferevent_get_input(s->bev);
+}
+
+static void set_reading(struct stream *s, bool on)
+{
+	if (s->reader != NULL)
+		loop_io_set(s->reader, on ? LOOP_READ : 0);
+	else if (on)
+		bufferevent_enable(s->bev, loop_ev(LOOP_READ));
+	else
+		bufferevent_disable(s->bev, loop_ev(LOOP_READ));
+}
+
 /* Offers what has arrived. */
 static void offer(struct stream *s)
 {
-	struct evbuffer *in = bufferevent_get_input(s->bev);
+	struct evbuffer *in = input(s);
 	size_t n = evbuffer_get_length(in), used;
 	const uint8_t *p;
 
@@ -145,15 +166,12 @@ static void offer(struct stream *s)
 /* A full input takes the stream out of reading until its owner consumes. */
 static void rest_when_full(struct stream *s)
 {
-	bool full = evbuffer_get_length(bufferevent_get_input(s->bev)) >= s->read_max;
+	bool full = evbuffer_get_length(input(s)) >= s->read_max;
 
 	if (full == s->full || s->eof)
 		return;
 	s->full = full;
-	if (full)
-		bufferevent_disable(s->bev, loop_ev(LOOP_READ));
-	else
-		bufferevent_enable(s->bev, loop_ev(LOOP_READ));
+	set_reading(s, !full);
 }
 
 /* The last octets are with the kernel: says so to the peer and waits for its end. */
@@ -178,13 +196,13 @@ static void flushed(struct stream *s)
 static void on_read(struct bufferevent *bev, void *arg)
 {
 	struct stream *s = arg;
-	struct evbuffer *in = bufferevent_get_input(bev);
 
+	(void)bev;
 	if (s->dead)
 		return;
 	enter(s);
 	if (s->state == STREAM_CLOSING)
-		evbuffer_drain(in, evbuffer_get_length(in));
+		evbuffer_drain(input(s), evbuffer_get_length(input(s)));
 	else if (s->state == STREAM_OPEN)
 		offer(s);
 	if (!s->dead)
@@ -243,14 +261,15 @@ static void opened(struct stream *s)
 	loop_timer_free(s->timer);
 	s->timer = NULL;
 	hand_over(s);
-	bufferevent_enable(s->bev, loop_ev(LOOP_READ | LOOP_WRITE));
+	bufferevent_enable(s->bev, loop_ev(LOOP_WRITE));
+	set_reading(s, true);
 	if (s->ops.ready != NULL)
 		s->ops.ready(s, s->arg);
 }
 
 static void on_eof(struct stream *s)
 {
-	size_t unread = evbuffer_get_length(bufferevent_get_input(s->bev));
+	size_t unread = evbuffer_get_length(input(s));
 
 	if (s->state == STREAM_OVER)
 		return; /* it broke; what is queued can go nowhere */
@@ -308,6 +327,36 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 	leave(s);
 }
 
+/* As a bufferevent does it: data, or the one event that ends reading. */
+static void on_readable(unsigned events, void *arg)
+{
+	struct stream *s = arg;
+	size_t have = evbuffer_get_length(s->in), n = READ_ONCE;
+	uint8_t in[READ_ONCE];
+	ssize_t got;
+	int err;
+
+	(void)events;
+	if (have >= s->read_max) {
+		set_reading(s, false);
+		s->full = true;
+		return;
+	}
+	if (n > s->read_max - have)
+		n = s->read_max - have;
+	got = recv(s->fd, in, n, 0);
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (got > 0 && evbuffer_add(s->in, in, (size_t)got) == 0) {
+		on_read(s->bev, s);
+		return;
+	}
+	err = got > 0 ? ENOMEM : errno;
+	set_reading(s, false);
+	errno = err; /* on_event() asks */
+	on_event(s->bev, got == 0 ? BEV_EVENT_EOF : BEV_EVENT_ERROR, s);
+}
+
 static void on_timer(void *arg)
 {
 	struct stream *s = arg;
@@ -341,6 +390,12 @@ static int start(struct stream *s, enum bufferevent_ssl_state role)
 		s->bev = bufferevent_socket_new(loop_base(s->loop), s->fd, BEV_OPT_CLOSE_ON_FREE);
 	if (s->bev == NULL)
 		return ERR_NOMEM;
+	if (s->tls == NULL) {
+		s->in = evbuffer_new();
+		s->reader = loop_io_new(s->loop, s->fd, 0, on_readable, s);
+		if (s->in == NULL || s->reader == NULL)
+			return ERR_NOMEM;
+	}
 	s->state = STREAM_STARTING;
 	bufferevent_setcb(s->bev, on_read, on_write, on_event, s);
 	/* No high mark for reading: libevent does not survive a lack of memory for that. */
@@ -600,8 +655,10 @@ void stream_close(struct stream *s, uint64_t linger_ms)
 	loop_closer_add(s->loop, &s->closer);
 	hand_over(s);
 	bufferevent_setwatermark(s->bev, loop_ev(LOOP_WRITE), 0, 0);
-	if (!s->eof)
-		bufferevent_enable(s->bev, loop_ev(LOOP_READ | LOOP_WRITE));
+	if (!s->eof) {
+		bufferevent_enable(s->bev, loop_ev(LOOP_WRITE));
+		set_reading(s, true);
+	}
 	/*
 	 * on_read() drops what is there, which our caller may still be looking
 	 * at; on_write() finds out whether there was anything to send.
