@@ -348,6 +348,8 @@ uint64_t core_deadline(const struct core *c)
 		return 0;
 	if (c->t.n_heap)
 		at = c->t.led.slots[c->t.heap[0]].expires_ms;
+	if (at < c->expire_from_ms)
+		at = c->expire_from_ms;
 	if (c->idle_every_ms && c->t.n_kind[RULE_ENABLED] && c->idle_next_ms < at)
 		at = c->idle_next_ms;
 	return at;

@@ -43,10 +43,11 @@ struct agent_conf {
 };
 
 struct core_conf {
-	const char *ledger_file; /* NULL: anonymous memory (tests) */
-	uint32_t max_rules;	 /* slots */
-	uint32_t max_lifetime;	 /* seconds */
-	uint32_t grace_ms;	 /* kernel timeout = lifetime + grace, default 10000 */
+	const char *ledger_file;  /* NULL: anonymous memory (tests) */
+	uint32_t max_rules;	  /* slots */
+	uint32_t max_lifetime;	  /* seconds */
+	uint32_t grace_ms;	  /* kernel timeout = lifetime + grace, default 10000 */
+	uint32_t expire_every_ms; /* between two slices of expired rules; 0: at once */
 	enum fw_nat_mode nat;
 	const struct fw_pool *pools; /* outside (A2) */
 	size_t n_pools;

@@ -127,8 +127,9 @@ struct core {
 	uint64_t restore_for; /* the reinstallation that it answers */
 	uint32_t idle_at;     /* next slot of the idle scan, RULE_NONE: between scans */
 	struct idle_walk idle_walk;
-	uint64_t idle_next_ms;	/* start of the next scan */
-	uint64_t idle_every_ms; /* 0: no agent has an idle timeout */
+	uint64_t idle_next_ms;	 /* start of the next scan */
+	uint64_t expire_from_ms; /* when the next slice of expired rules is due */
+	uint64_t idle_every_ms;	 /* 0: no agent has an idle timeout */
 	struct page_end pages[8];
 	unsigned next_page;
 	struct core_stats stats;

@@ -244,7 +244,7 @@ struct mbx *mbx_new(struct loop *l, struct mbx_policy *policy, const struct mbx_
 	m->opts = *opts;
 	m->waiting_tail = m->unserved_tail = &m->waiting;
 	m->dying_tail = &m->dying;
-	m->turn_max = MBX_TURN_MAX / 2;
+	m->turn_max = MBX_TURN_MAX / 4;
 	loop_job_init(&m->end_job, l, mbx_conn_end_some, m);
 	m->started_ms = loop_now_ms(l);
 	log_set_level((enum log_level)policy->log.level);

@@ -88,6 +88,7 @@ struct mbx {
 	uint64_t next_id;
 	unsigned turn_requests; /* in this turn; a long list counts as many */
 	unsigned turn_max;	/* what is taken in one, adapted to its cost */
+	bool turn_had_its, fed; /* so many, before its job; in its job */
 	uint64_t turn_cpu;	/* when this turn became a busy one, 0: it is not */
 	bool commit_deferred, feeding;
 	struct loop_io *fw_io[2];

@@ -80,6 +80,8 @@ static void on_turn_end(void *arg)
 	mbx_commit_now(m);
 	mbx_conn_flush_dirty(m);
 	pace(m);
+	m->turn_had_its = mbx_turn_full(m) && !m->fed;
+	m->fed = false;
 	m->turn_requests = 0;
 	if (m->waiting != NULL)
 		loop_job_queue(&m->feed_job);
@@ -130,7 +132,15 @@ static bool core_slice(void *arg)
 /* Sessions in bulk are long work, too: what others asked in this turn is answered by now. */
 static bool feed(void *arg)
 {
-	mbx_conn_feed_waiting(arg);
+	struct mbx *m = arg;
+
+	if (m->turn_had_its) { /* one share a turn: the next one feeds them */
+		m->turn_had_its = false;
+		loop_job_queue(&m->feed_job);
+	} else {
+		m->fed = true;
+		mbx_conn_feed_waiting(m);
+	}
 	return true;
 }
 

@@ -7,6 +7,7 @@
 /* Elements per rule: both directions, with room for a wildcard's shapes. */
 #define ELEMENTS_PER_RULE 4
 #define GRACE_MS 10000
+#define EXPIRE_EVERY_MS 2
 
 static void *array(struct mbx_policy *p, size_t n, size_t size)
 {
@@ -73,6 +74,7 @@ static int fill_core(struct mbx_policy *p)
 		.max_rules = (uint32_t)p->limits.rules,
 		.max_lifetime = (uint32_t)p->simco.max_lifetime,
 		.grace_ms = GRACE_MS,
+		.expire_every_ms = EXPIRE_EVERY_MS,
 		.nat = p->nat.present ? (enum fw_nat_mode)p->nat.mode : FW_NAT_NONE,
 		.pools = fill_pools(p, &p->nat.outside),
 		.n_pools = p->nat.outside.n,

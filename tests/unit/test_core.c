@@ -540,15 +540,61 @@ static void test_many_sweeps(void **state)
 	kit_close(&k);
 }
 
+/* What expires together is ended in slices at a distance, and without it where that made it late.
+ */
+static void test_expiry_keeps_distance(void **state)
+{
+	unsigned closes = 0, slices = 0;
+	struct simco_msg m;
+	struct kit k;
+
+	(void)state;
+	kit_open(&k, FW_NAT_NONE, NULL);
+	kit_stop(&k);
+	k.conf.expire_every_ms = 2;
+	k.conf.max_rules = 20000;
+	k.agents[0].max_rules = 20000;
+	kit_start(&k);
+	for (unsigned i = 0; i < 320; i++) {
+		m = per((uint8_t)(i % 8), (uint16_t)(5000 + i), i < 160 ? 60 : 600);
+		assert_int_equal(kit_ask(&k, 0, &m), SIMCO_PER_REP);
+	}
+	fw_fake_on_op(k.fw, count_close, &closes);
+	k.now += 60000;
+	for (; closes < 2 * 160; slices++) {
+		unsigned before = closes;
+
+		assert_true(core_deadline(k.core) <= k.now);
+		assert_false(core_tick(k.core, k.now));
+		assert_int_equal(closes - before, 2 * SLICE_ENDS);
+		assert_false(core_tick(k.core, k.now)); /* too early */
+		assert_int_equal(closes - before, 2 * SLICE_ENDS);
+		k.now += 2;
+	}
+	assert_int_equal(slices, 160 / SLICE_ENDS);
+	k.now += 600000; /* as after a suspend */
+	while (core_tick(k.core, k.now))
+		;
+	assert_int_equal(fw_fake_elements(k.fw), 0);
+	kit_close(&k);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_random),	       cmocka_unit_test(test_crash_anywhere),
-		cmocka_unit_test(test_other_boot),     cmocka_unit_test(test_one_holder),
-		cmocka_unit_test(test_damaged_ledger), cmocka_unit_test(test_capabilities),
-		cmocka_unit_test(test_rest),	       cmocka_unit_test(test_activity),
-		cmocka_unit_test(test_quarantine),     cmocka_unit_test(test_long_sweep),
-		cmocka_unit_test(test_audit),	       cmocka_unit_test(test_many_sweeps),
+		cmocka_unit_test(test_random),
+		cmocka_unit_test(test_crash_anywhere),
+		cmocka_unit_test(test_other_boot),
+		cmocka_unit_test(test_one_holder),
+		cmocka_unit_test(test_damaged_ledger),
+		cmocka_unit_test(test_capabilities),
+		cmocka_unit_test(test_rest),
+		cmocka_unit_test(test_activity),
+		cmocka_unit_test(test_quarantine),
+		cmocka_unit_test(test_long_sweep),
+		cmocka_unit_test(test_audit),
+		cmocka_unit_test(test_many_sweeps),
+		cmocka_unit_test(test_expiry_keeps_distance),
 	};
 
 	return cmocka_run_group_tests_name("core", tests, set_up, tear_down);
