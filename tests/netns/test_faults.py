@@ -109,7 +109,7 @@ def fill(ns, leave):
 
 
 @pytest.mark.san
-@pytest.mark.parametrize("room", [0, 8192], ids=["", "and-answers-are-lost"])
+@pytest.mark.parametrize("room", [0, 2048], ids=["", "and-answers-are-lost"])
 def test_the_kernel_refuses_some_of_a_batch(place, faults, room):
     """0x034A to whom it refuses, with the operation in the log; everybody else gets his due.
 
@@ -123,7 +123,7 @@ def test_the_kernel_refuses_some_of_a_batch(place, faults, room):
     opens = [per(c, 100 + n) for n in range(60)]
     changes = [c.plc_request(pid, 0 if n % 2 else 300) for n, pid in enumerate(old)]
     reserves = [c.prr_request() for n in range(20)]
-    # The daemon takes 64 requests at a time: most of the first ones are refused.
+    # The daemon takes some requests at a time: most of the first ones are refused.
     requests = opens[:50] + changes[:10] + reserves[:10] + opens[50:] + changes[10:] + reserves[10:]
     answers = dict(zip(map(id, requests), together(b, c, requests)))
     opened, changed, reserved = ([answers[id(r)] for r in kind]
@@ -139,7 +139,7 @@ def test_the_kernel_refuses_some_of_a_batch(place, faults, room):
     assert re.search(rf"fw: FW_OPEN udp ({inner} -> {outer}|{outer} -> {inner}) refused: \w", text)
     stats = b.firewall()
     assert (stats["enobufs"] > 0) == bool(room), stats
-    assert stats["batches"] < 25, stats  # nobody is sent alone because of others
+    assert stats["batches"] < 40, stats  # nobody is sent alone because of others
     assert stats["refused"] == 60 - len(granted)
 
     empty()
