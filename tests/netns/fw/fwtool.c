@@ -34,7 +34,7 @@
 #define LIST_MAX 64
 
 struct tool {
-	struct fw_config cfg;
+	struct fw_config cfg, reloaded;
 	struct fw_permit permits[LIST_MAX];
 	struct fw_pool pools[LIST_MAX];
 	struct fw_source sources[LIST_MAX];
@@ -463,8 +463,9 @@ static void question(struct tool *t, char **w, size_t n)
 	} else if (strcmp(w[0], "reinstall") == 0) {
 		answer(fw_reinstall(t->fw), 0, 0, 0);
 	} else if (strcmp(w[0], "reconfigure") == 0) {
-		t->cfg.n_permits = 0; /* the one change that the tests need */
-		answer(fw_reconfigure(t->fw, &t->cfg), 0, 0, 0);
+		t->reloaded = t->cfg;
+		t->reloaded.n_permits = 0; /* the one change that the tests need */
+		answer(fw_reconfigure(t->fw, &t->reloaded), 0, 0, 0);
 	} else if (strcmp(w[0], "foreign") == 0) {
 		printf("ok");
 		fw_foreign_drops(t->fw, print_foreign, NULL);
