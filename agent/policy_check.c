@@ -20,11 +20,6 @@ const struct zone *policy_zone_by_name(const struct policy *p, const char *name)
 	return NULL;
 }
 
-static bool prefix_eq(const struct addr_prefix *a, const struct addr_prefix *b)
-{
-	return a->len == b->len && addr_eq(&a->addr, &b->addr);
-}
-
 /* Zones may overlap, since the longest prefix decides; two equal prefixes leave nothing to decide.
  */
 static void check_zone_pair(const struct zone *a, const struct zone *b, struct conf_errors *errs)
@@ -34,7 +29,7 @@ static void check_zone_pair(const struct zone *a, const struct zone *b, struct c
 
 	for (size_t i = 0; i < a->networks.n; i++)
 		for (size_t k = 0; k < b->networks.n; k++)
-			if (prefix_eq(&pa[i], &pb[k]))
+			if (addr_prefix_eq(&pa[i], &pb[k]))
 				conf_error(errs, b->line, "zones",
 					   "%s/%u belongs to zone \"%s\" (line %u) and to \"%s\"",
 					   addr_str(&pb[k].addr, text), pb[k].len, a->name, a->line,

@@ -34,6 +34,16 @@ bool addr_port_eq(const struct addr_port *a, const struct addr_port *b)
 	return a->port == b->port && addr_eq(&a->addr, &b->addr);
 }
 
+bool addr_prefix_eq(const struct addr_prefix *a, const struct addr_prefix *b)
+{
+	return a->len == b->len && addr_eq(&a->addr, &b->addr);
+}
+
+bool port_range_eq(struct port_range a, struct port_range b)
+{
+	return a.first == b.first && a.last == b.last;
+}
+
 bool addr_is_any(const struct addr *a)
 {
 	static const uint8_t zero[16];

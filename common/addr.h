@@ -39,6 +39,8 @@ size_t addr_len(const struct addr *a);
 bool addr_eq(const struct addr *a, const struct addr *b);
 int addr_cmp(const struct addr *a, const struct addr *b);
 bool addr_port_eq(const struct addr_port *a, const struct addr_port *b);
+bool addr_prefix_eq(const struct addr_prefix *a, const struct addr_prefix *b);
+bool port_range_eq(struct port_range a, struct port_range b);
 bool addr_is_any(const struct addr *a);	      /* 0.0.0.0 or :: */
 bool addr_is_loopback(const struct addr *a);  /* 127/8, ::1 */
 bool addr_is_multicast(const struct addr *a); /* 224/4, ff00::/8 */

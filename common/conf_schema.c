@@ -229,16 +229,6 @@ static bool same_list(const struct conf_key *row, const struct conf_list *a,
 	return true;
 }
 
-static bool same_prefix(const struct addr_prefix *a, const struct addr_prefix *b)
-{
-	return a->len == b->len && addr_eq(&a->addr, &b->addr);
-}
-
-static bool same_ports(const struct port_range *a, const struct port_range *b)
-{
-	return a->first == b->first && a->last == b->last;
-}
-
 static bool same(const struct conf_key *row, enum conf_type type, const void *a, const void *b)
 {
 	switch (type) {
@@ -256,9 +246,9 @@ static bool same(const struct conf_key *row, enum conf_type type, const void *a,
 	case CONF_ADDR_PORT:
 		return addr_port_eq(a, b);
 	case CONF_PREFIX:
-		return same_prefix(a, b);
+		return addr_prefix_eq(a, b);
 	case CONF_PORTS:
-		return same_ports(a, b);
+		return port_range_eq(*(const struct port_range *)a, *(const struct port_range *)b);
 	case CONF_OBJECT:
 		return same_struct(row->sub, a, b);
 	case CONF_LIST:

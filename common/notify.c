@@ -60,14 +60,6 @@ void notify_stopping(void)
 	notify_send("STOPPING=1\n");
 }
 
-void notify_status(const char *status)
-{
-	char text[300];
-
-	snprintf(text, sizeof(text), "STATUS=%s\n", status);
-	notify_send(text);
-}
-
 uint64_t notify_watchdog_ms(void)
 {
 	const char *usec = getenv("WATCHDOG_USEC");

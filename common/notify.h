@@ -13,7 +13,6 @@ void notify_ready(const char *status);
 /* A reload begins (MONOTONIC_USEC included); notify_ready() ends it. */
 void notify_reloading(void);
 void notify_stopping(void);
-void notify_status(const char *status);
 /* Milliseconds after which the manager wants to hear from us, 0: not at all. */
 uint64_t notify_watchdog_ms(void);
 void notify_watchdog(void);

@@ -448,11 +448,6 @@ size_t fw_fake_faces(const struct fw *fw)
 	return fake(fw)->n[FACE];
 }
 
-bool fw_fake_has(const struct fw *fw, const struct fw_match *m)
-{
-	return element(fw, m) != NULL;
-}
-
 void fw_fake_remove(struct fw *fw, const struct fw_op *op)
 {
 	struct thing t = {.what = op->type == FW_BIND	 ? OUTSIDE
@@ -462,14 +457,6 @@ void fw_fake_remove(struct fw *fw, const struct fw_op *op)
 			  .b = op->binding};
 
 	take(fake(fw), &t);
-}
-
-bool fw_fake_bound(const struct fw *fw, const struct fw_binding *b)
-{
-	struct thing t = {.what = OUTSIDE, .b = *b};
-	const struct thing *found = *find(fake(fw), &t);
-
-	return found && addr_port_eq(&found->b.outside, &b->outside);
 }
 
 static bool in_range(struct port_range r, uint16_t p)
@@ -504,14 +491,6 @@ bool fw_fake_blocks(const struct fw *fw, uint8_t protocol, const struct addr_por
 		    const struct addr_port *dst)
 {
 	return !covered(fw, ELEMENT, protocol, src, dst) && covered(fw, BLOCK, protocol, src, dst);
-}
-
-struct addr_port fw_fake_outside(const struct fw *fw, uint8_t protocol, const struct addr_port *a0)
-{
-	struct thing t = {.what = OUTSIDE, .b = {.protocol = protocol, .inside = *a0}};
-	const struct thing *found = *find(fake(fw), &t);
-
-	return found ? found->b.outside : (struct addr_port){.port = 0};
 }
 
 unsigned fw_fake_reads(const struct fw *fw)

@@ -30,8 +30,6 @@ size_t fw_fake_elements(const struct fw *fw); /* open */
 size_t fw_fake_blocked(const struct fw *fw);  /* elements of disable rules */
 size_t fw_fake_bindings(const struct fw *fw); /* outside halves */
 size_t fw_fake_faces(const struct fw *fw);    /* inside halves, twice NAT */
-bool fw_fake_has(const struct fw *fw, const struct fw_match *m);
-bool fw_fake_bound(const struct fw *fw, const struct fw_binding *b);
 /* Would a packet pass the forward hook (inside addresses)? */
 bool fw_fake_passes(const struct fw *fw, uint8_t protocol, const struct addr_port *src,
 		    const struct addr_port *dst);
@@ -40,8 +38,6 @@ bool fw_fake_blocks(const struct fw *fw, uint8_t protocol, const struct addr_por
 		    const struct addr_port *dst);
 /* Takes what an FW_OPEN, FW_BLOCK or FW_BIND (its outside half) put there away, as others may. */
 void fw_fake_remove(struct fw *fw, const struct fw_op *op);
-/* The outside address of A0, port 0: not bound. */
-struct addr_port fw_fake_outside(const struct fw *fw, uint8_t protocol, const struct addr_port *a0);
 /* Readings of counters so far. */
 unsigned fw_fake_reads(const struct fw *fw);
 /* FW_FORGET operations seen. */

@@ -36,21 +36,17 @@ static bool overlap(const struct fw_match *a, const struct fw_match *b)
 	       ports_overlap(&a->dport, &b->dport);
 }
 
+/* The same of addr_prefix_eq(). */
 static bool same_prefix(const struct addr_prefix *a, const struct addr_prefix *b)
 {
-	return a->len == b->len && (a->len == 0 || addr_eq(&a->addr, &b->addr));
-}
-
-static bool same_ports(const struct port_range *a, const struct port_range *b)
-{
-	return a->first == b->first && a->last == b->last;
+	return (a->len == 0 && b->len == 0) || addr_prefix_eq(a, b);
 }
 
 static bool same(const struct fw_match *a, const struct fw_match *b)
 {
 	return a->protocol == b->protocol && same_prefix(&a->src, &b->src) &&
-	       same_prefix(&a->dst, &b->dst) && same_ports(&a->sport, &b->sport) &&
-	       same_ports(&a->dport, &b->dport);
+	       same_prefix(&a->dst, &b->dst) && port_range_eq(a->sport, b->sport) &&
+	       port_range_eq(a->dport, b->dport);
 }
 
 struct fw_set *fw_range_find(struct fw_nft *f, bool block, const struct fw_match *m,

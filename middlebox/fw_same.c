@@ -6,16 +6,6 @@
 
 #include "middlebox/fw.h"
 
-static bool same_prefix(const struct addr_prefix *a, const struct addr_prefix *b)
-{
-	return a->len == b->len && addr_eq(&a->addr, &b->addr);
-}
-
-static bool same_ports(struct port_range a, struct port_range b)
-{
-	return a.first == b.first && a.last == b.last;
-}
-
 static bool same_names(const char *const *a, const char *const *b, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -28,8 +18,8 @@ static bool same_names(const char *const *a, const char *const *b, size_t n)
 static bool same_permits(const struct fw_permit *a, const struct fw_permit *b, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
-		if (a[i].protocol != b[i].protocol || !same_prefix(&a[i].from, &b[i].from) ||
-		    !same_prefix(&a[i].to, &b[i].to) || !same_ports(a[i].ports, b[i].ports))
+		if (a[i].protocol != b[i].protocol || !addr_prefix_eq(&a[i].from, &b[i].from) ||
+		    !addr_prefix_eq(&a[i].to, &b[i].to) || !port_range_eq(a[i].ports, b[i].ports))
 			return false;
 	}
 	return true;
@@ -38,9 +28,9 @@ static bool same_permits(const struct fw_permit *a, const struct fw_permit *b, s
 static bool same_sources(const struct fw_source *a, const struct fw_source *b, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
-		if (!same_prefix(&a[i].from, &b[i].from) ||
+		if (!addr_prefix_eq(&a[i].from, &b[i].from) ||
 		    !addr_eq(&a[i].to_address, &b[i].to_address) ||
-		    !same_ports(a[i].ports, b[i].ports))
+		    !port_range_eq(a[i].ports, b[i].ports))
 			return false;
 	}
 	return true;
@@ -68,7 +58,8 @@ static bool same_control(const struct addr_port *a, const struct addr_port *b, s
 bool fw_pools_same(const struct fw_pool *a, size_t na, const struct fw_pool *b, size_t nb)
 {
 	for (size_t i = 0; na == nb && i < na; i++) {
-		if (!addr_eq(&a[i].address, &b[i].address) || !same_ports(a[i].ports, b[i].ports))
+		if (!addr_eq(&a[i].address, &b[i].address) ||
+		    !port_range_eq(a[i].ports, b[i].ports))
 			return false;
 	}
 	return na == nb;

@@ -8,8 +8,6 @@
  */
 #include <errno.h>
 #include <netinet/in.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +20,7 @@
 #include <linux/netfilter/nfnetlink_conntrack.h>
 
 #include "common/errcode.h"
+#include "common/thread.h"
 #include "middlebox/fw_ct.h"
 #include "middlebox/fw_nft.h"
 
@@ -278,12 +277,10 @@ static void walk(struct fw_walk *w)
 
 static void *in_thread(void *arg)
 {
-	static const uint64_t one = 1;
 	struct fw_walk *w = arg;
 
 	walk(w);
-	while (write(w->fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	thread_ring(w->fd);
 	return NULL;
 }
 
@@ -317,20 +314,13 @@ void fw_walk_free(struct fw_walk *w)
 	free(w);
 }
 
-/* Signals are the loop's. Without a thread, for want of memory, it is done here. */
+/* Without a thread, for want of memory, it is done here. */
 void fw_walk_start(struct fw_walk *w, const struct fw_op *const *op, size_t n)
 {
-	sigset_t all, before;
-	int err;
-
 	for (w->n_op = 0; w->n_op < n; w->n_op++)
 		w->op[w->n_op] = *op[w->n_op];
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = pthread_create(&w->thread, NULL, in_thread, w);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	w->running = err == 0;
-	if (err)
+	w->running = thread_start(&w->thread, in_thread, w) == 0;
+	if (!w->running)
 		in_thread(w);
 }
 

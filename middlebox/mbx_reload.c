@@ -3,9 +3,7 @@
  * does freeing one; certificates take one, too: a thread does all that, the loop
  * only swaps. The thread touches nothing but what it is given.
  */
-#include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -14,6 +12,7 @@
 #include "common/errcode.h"
 #include "common/log.h"
 #include "common/notify.h"
+#include "common/thread.h"
 #include "middlebox/mbx_int.h"
 
 static void note_key(const char *key, void *arg)
@@ -136,30 +135,22 @@ int mbx_reload(struct mbx *m)
 
 static void *in_thread(void *arg)
 {
-	static const uint64_t one = 1;
 	struct mbx_reload *r = arg;
 
 	if (r->old != NULL)
 		discard(r);
 	else
 		load(r);
-	while (write(r->fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	thread_ring(r->fd);
 	return NULL;
 }
 
-/* Signals are the loop's. */
 static int spawn(struct mbx_reload *r)
 {
-	sigset_t all, before;
-	int err;
+	int err = thread_start(&r->thread, in_thread, r);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = pthread_create(&r->thread, NULL, in_thread, r);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	r->running = err == 0;
-	return err ? ERR_NOMEM : 0;
+	return err;
 }
 
 static void start_load(struct mbx *m)

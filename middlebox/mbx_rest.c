@@ -118,6 +118,26 @@ static void put_session(struct jsonw *w, const struct mbx *m, const struct mbx_c
 	jsonw_object_end(w);
 }
 
+static void begin_page(struct jsonw *w, const char *name)
+{
+	jsonw_object(w, NULL);
+	jsonw_array(w, name);
+}
+
+/* next: ?after= of the next page, 0: this is the last. */
+static void end_page(struct jsonw *w, uint64_t next)
+{
+	jsonw_array_end(w);
+	if (next != 0)
+		jsonw_uint(w, "next", next);
+	jsonw_object_end(w);
+}
+
+static uint32_t pid_after(const struct rest_request *req)
+{
+	return req->after > UINT32_MAX ? UINT32_MAX : (uint32_t)req->after;
+}
+
 #define SESSIONS_PAGE 50u /* below half a millisecond */
 
 /* New connections stand in front of the list, so it is walked from its end. */
@@ -131,8 +151,7 @@ static void get_sessions(const struct rest_request *req, struct rest_reply *rep,
 
 	while (c != NULL && c->next != NULL)
 		c = c->next;
-	jsonw_object(w, NULL);
-	jsonw_array(w, "sessions");
+	begin_page(w, "sessions");
 	for (; c != NULL && n < req->limit && n < SESSIONS_PAGE; c = c->prev) {
 		if (c->id <= req->after)
 			continue;
@@ -140,26 +159,19 @@ static void get_sessions(const struct rest_request *req, struct rest_reply *rep,
 		last = c->id;
 		n++;
 	}
-	jsonw_array_end(w);
-	if (c != NULL)
-		jsonw_uint(w, "next", last);
-	jsonw_object_end(w);
+	end_page(w, c != NULL ? last : 0);
 }
 
 static void get_rules(const struct rest_request *req, struct rest_reply *rep, void *arg)
 {
 	const struct mbx *m = arg;
 	struct jsonw *w = &rep->json;
-	uint32_t after = req->after > UINT32_MAX ? UINT32_MAX : (uint32_t)req->after;
+	uint32_t after = pid_after(req);
 	uint32_t last;
 
-	jsonw_object(w, NULL);
-	jsonw_array(w, "rules");
+	begin_page(w, "rules");
 	last = core_rest_rules(m->core, after, req->limit, loop_now_ms(m->loop), w);
-	jsonw_array_end(w);
-	if (last != 0)
-		jsonw_uint(w, "next", last); /* ?after= of the next page */
-	jsonw_object_end(w);
+	end_page(w, last);
 }
 
 static void put_difference(const char *text, void *arg)
@@ -171,16 +183,12 @@ static void get_audit(const struct rest_request *req, struct rest_reply *rep, vo
 {
 	const struct mbx *m = arg;
 	struct jsonw *w = &rep->json;
-	uint32_t after = req->after > UINT32_MAX ? UINT32_MAX : (uint32_t)req->after;
+	uint32_t after = pid_after(req);
 	uint32_t last;
 
-	jsonw_object(w, NULL);
-	jsonw_array(w, "differences");
+	begin_page(w, "differences");
 	last = core_audit_page(m->core, after, loop_now_ms(m->loop), put_difference, w);
-	jsonw_array_end(w);
-	if (last != 0)
-		jsonw_uint(w, "next", last);
-	jsonw_object_end(w);
+	end_page(w, last);
 }
 
 static bool rule_id(const struct rest_request *req, struct rest_reply *rep, uint32_t *pid)

@@ -62,11 +62,6 @@ struct portpool *nat_pool(struct nat *n, const struct addr *a)
 	return pool_of(n->pools, n->n_pools, a);
 }
 
-struct portpool *nat_face(struct nat *n, const struct addr *a)
-{
-	return pool_of(n->faces, n->n_faces, a);
-}
-
 int nat_add_pool(struct nat *n, const struct fw_pool *conf, bool inside)
 {
 	struct portpool ***pools = inside ? &n->faces : &n->pools;

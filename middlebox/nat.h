@@ -52,7 +52,6 @@ bool nat_translates(const struct nat *n, uint8_t version);
 /* Is it one of our outside or inside addresses? */
 bool nat_is_ours(const struct nat *n, const struct addr *a);
 struct portpool *nat_pool(struct nat *n, const struct addr *a);
-struct portpool *nat_face(struct nat *n, const struct addr *a);
 
 /* NULL when that A0 is not bound. Valid until the next nat_bind() or nat_unbind(). */
 struct binding *nat_find(struct nat *n, uint8_t protocol, const struct addr_port *inside);

@@ -166,15 +166,9 @@ unsigned rule_bindings(const struct rule *r)
 	return (r->flags & RULE_NAT) ? r->in.range : 0;
 }
 
-static bool range_eq(struct port_range a, struct port_range b)
-{
-	return a.first == b.first && a.last == b.last;
-}
-
 bool match_eq(const struct fw_match *a, const struct fw_match *b)
 {
-	return a->protocol == b->protocol && range_eq(a->sport, b->sport) &&
-	       range_eq(a->dport, b->dport) && a->src.len == b->src.len &&
-	       a->dst.len == b->dst.len && addr_eq(&a->src.addr, &b->src.addr) &&
-	       addr_eq(&a->dst.addr, &b->dst.addr);
+	return a->protocol == b->protocol && port_range_eq(a->sport, b->sport) &&
+	       port_range_eq(a->dport, b->dport) && addr_prefix_eq(&a->src, &b->src) &&
+	       addr_prefix_eq(&a->dst, &b->dst);
 }

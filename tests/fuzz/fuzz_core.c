@@ -5,17 +5,11 @@
  */
 #include "common/log.h"
 #include "tests/unit/core_kit.h"
+#include "tests/unit/quiet.h"
 
 #define STEPS_MAX 400
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void quiet(enum log_level level, const char *line, void *arg)
-{
-	(void)level;
-	(void)line;
-	(void)arg;
-}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -17,17 +17,11 @@
 
 #include "common/log.h"
 #include "tests/unit/core_kit.h"
+#include "tests/unit/quiet.h"
 
 static const enum fw_nat_mode modes[] = {FW_NAT_NONE, FW_NAT_NAPT, FW_NAT_TWICE};
 
 static char file[64], copy[64];
-
-static void quiet(enum log_level level, const char *line, void *arg)
-{
-	(void)level;
-	(void)line;
-	(void)arg;
-}
 
 static int set_up(void **state)
 {

@@ -12,17 +12,11 @@
 
 #include "common/log.h"
 #include "tests/unit/core_kit.h"
+#include "tests/unit/quiet.h"
 
 #define LIMIT_MS 40000u /* agent 2's, see core_kit.c */
 #define MEMBERS 300u
 #define READS 64u /* counters in a slice */
-
-static void quiet(enum log_level level, const char *line, void *arg)
-{
-	(void)level;
-	(void)line;
-	(void)arg;
-}
 
 static int set_up(void **state)
 {

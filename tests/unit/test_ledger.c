@@ -19,16 +19,10 @@
 #include "common/errcode.h"
 #include "common/log.h"
 #include "middlebox/rule_table.h"
+#include "tests/unit/quiet.h"
 
 static const uint8_t boot[16] = {1, 2, 3};
 static char file[64];
-
-static void quiet(enum log_level level, const char *line, void *arg)
-{
-	(void)level;
-	(void)line;
-	(void)arg;
-}
 
 static int set_up(void **state)
 {

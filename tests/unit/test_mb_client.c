@@ -19,6 +19,7 @@
 #include "common/log.h"
 #include "common/stream.h"
 #include "common/tls.h"
+#include "tests/unit/quiet.h"
 
 #define MAX_RULES 64
 
@@ -284,13 +285,6 @@ static struct policy *make_policy(const struct stage *s, const char *extra, bool
 	assert_non_null(p);
 	conf_errors_fini(&errs);
 	return p;
-}
-
-static void quiet(enum log_level level, const char *line, void *arg)
-{
-	(void)level;
-	(void)line;
-	(void)arg;
 }
 
 static int setup(void **state)

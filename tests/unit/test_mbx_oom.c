@@ -25,62 +25,7 @@
 #include "middlebox/mbx.h"
 #include "proto-simco/simco.h"
 #include "tests/unit/core_kit.h"
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__real_reallocarray(void *p, size_t n, size_t size);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-void *__wrap_reallocarray(void *p, size_t n, size_t size);
-
-#define NEVER ((unsigned long)-1)
-
-static unsigned long allowed = NEVER; /* allocations before one fails */
-static unsigned burst;		      /* how many fail then */
-static bool failed;
-
-static bool fails(void)
-{
-	if (allowed == NEVER)
-		return false;
-	if (allowed > 0) {
-		allowed--;
-		return false;
-	}
-	failed = true;
-	if (--burst == 0)
-		allowed = NEVER;
-	return true;
-}
-
-void *__wrap_malloc(size_t n)
-{
-	return fails() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-	return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-	return fails() ? NULL : __real_realloc(p, n);
-}
-
-void *__wrap_reallocarray(void *p, size_t n, size_t size)
-{
-	return fails() ? NULL : __real_reallocarray(p, n, size);
-}
-
-static void fail_after(unsigned long n, unsigned times)
-{
-	allowed = n;
-	burst = times;
-	failed = false;
-}
+#include "tests/unit/failing_alloc.h"
 
 static void silent(enum log_level level, const char *line, void *arg)
 {
@@ -97,11 +42,11 @@ static void (*commit)(struct fw *fw, const struct fw_op *ops, size_t n, int *res
 static void spared_commit(struct fw *fw, const struct fw_op *ops, size_t n, int *result,
 			  size_t n_txn)
 {
-	unsigned long left = allowed;
+	unsigned long left = alloc_allowed;
 
-	allowed = NEVER;
+	alloc_allowed = ALLOC_ALL;
 	commit(fw, ops, n, result, n_txn);
-	allowed = left;
+	alloc_allowed = left;
 }
 
 static void spare(struct fw *fw)
@@ -121,14 +66,14 @@ static bool core_run(enum fw_nat_mode nat, uint64_t seed, unsigned long n, unsig
 
 	kit_open(&k, nat, NULL);
 	spare(k.fw);
-	fail_after(n, times);
+	alloc_fail_after(n, times);
 	for (unsigned i = 0; i < 250; i++)
 		kit_step(&k, &in);
-	allowed = NEVER;
+	alloc_allowed = ALLOC_ALL;
 	kit_check(&k);
 	kit_end_all(&k);
 	kit_close(&k);
-	return failed;
+	return alloc_failed;
 }
 
 static void test_core(void **state)
@@ -208,15 +153,15 @@ static bool box_try(void)
 	assert_int_equal(mbx_policy_parse(span_of(box.text, (size_t)n), "policy", &p, &errs), 0);
 	box.loop = loop_new();
 	assert_non_null(box.loop);
-	allowed = box.start_allowed;
+	alloc_allowed = box.start_allowed;
 	box.mbx = mbx_new(box.loop, p, &opts);
-	allowed = NEVER;
+	alloc_allowed = ALLOC_ALL;
 	return box.mbx != NULL;
 }
 
 static void box_start(void)
 {
-	box.start_allowed = NEVER;
+	box.start_allowed = ALLOC_ALL;
 	assert_true(box_try());
 }
 
@@ -383,7 +328,7 @@ static void look(const char *what)
 	if (strncmp(in, "HTTP/1.1 200 ", 13) == 0)
 		assert_true(in[got - 1] == '}' || in[got - 1] == '\n');
 	else
-		assert_true(got == 0 || (failed && strncmp(in, "HTTP/1.1 500 ", 13) == 0));
+		assert_true(got == 0 || (alloc_failed && strncmp(in, "HTTP/1.1 500 ", 13) == 0));
 	close(fd);
 }
 
@@ -451,10 +396,10 @@ static bool box_run(unsigned long n, unsigned times)
 	bool all;
 
 	box_start();
-	fail_after(n, times);
+	alloc_fail_after(n, times);
 	dial();
 	conversation();
-	allowed = NEVER;
+	alloc_allowed = ALLOC_ALL;
 	all = client.n_answered == client.n_asked;
 	n_granted = client.n_pids;
 	memcpy(granted, client.pids, sizeof(granted));
@@ -462,7 +407,7 @@ static bool box_run(unsigned long n, unsigned times)
 	loop_run_once(box.loop, 1);
 	check_and_end_all(granted, n_granted, all);
 	box_stop();
-	return failed;
+	return alloc_failed;
 }
 
 static int make_directory(void **state)
@@ -490,11 +435,11 @@ static void test_start(void **state)
 	(void)state;
 	box.nat = true;
 	do {
-		fail_after(NEVER, 1);
+		alloc_fail_after(ALLOC_ALL, 1);
 		box.start_allowed = n++;
 		failures += !box_try();
 		box_stop();
-	} while (failed);
+	} while (alloc_failed);
 	assert_true(failures > 10);
 }
 

@@ -13,40 +13,7 @@
 
 #include "common/errcode.h"
 #include "middlebox/policy.h"
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-
-static unsigned long allowed = UINT32_MAX; /* allocations before one fails */
-static bool failed;
-
-static bool fails(void)
-{
-	if (allowed-- > 0)
-		return false;
-	allowed = UINT32_MAX;
-	failed = true;
-	return true;
-}
-
-void *__wrap_malloc(size_t n)
-{
-	return fails() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-	return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-	return fails() ? NULL : __real_realloc(p, n);
-}
+#include "tests/unit/failing_alloc.h"
 
 static const char good[] =
 	"{\"simco\":{\"listen\":[\"127.0.0.1:0\"]},\"agents\":{\"a\":{\"address\":[\"127.0.0.1\"],"
@@ -65,15 +32,14 @@ static void test_good(void **state)
 		struct mbx_policy *p = NULL;
 		int rc;
 
-		allowed = n;
-		failed = false;
+		alloc_fail_after(n, 1);
 		rc = mbx_policy_parse(SPAN_LIT(good), "p", &p, &errs);
-		allowed = UINT32_MAX;
-		assert_int_equal(rc, failed ? ERR_NOMEM : 0);
+		alloc_allowed = ALLOC_ALL;
+		assert_int_equal(rc, alloc_failed ? ERR_NOMEM : 0);
 		assert_true((p != NULL) == (rc == 0));
 		mbx_policy_free(p);
 		conf_errors_fini(&errs);
-		if (!failed)
+		if (!alloc_failed)
 			break;
 	}
 }
@@ -90,14 +56,13 @@ static void test_bad(void **state)
 		struct mbx_policy *p = NULL;
 		int rc;
 
-		allowed = n;
-		failed = false;
+		alloc_fail_after(n, 1);
 		rc = mbx_policy_parse(SPAN_LIT(bad), "p", &p, &errs);
-		allowed = UINT32_MAX;
+		alloc_allowed = ALLOC_ALL;
 		assert_true(rc != 0 && p == NULL);
-		assert_true(failed || errs.n == 4);
+		assert_true(alloc_failed || errs.n == 4);
 		conf_errors_fini(&errs);
-		if (!failed)
+		if (!alloc_failed)
 			break;
 	}
 }

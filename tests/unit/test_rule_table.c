@@ -19,6 +19,7 @@
 #include "middlebox/nat.h"
 #include "middlebox/rule_table.h"
 #include "middlebox/tuple.h"
+#include "tests/unit/quiet.h"
 
 #define MANY 100000u
 #define FIREWALL_OCTETS 232.0 /* 192 in the ledger; measured: 220 */
@@ -26,13 +27,6 @@
 
 static const uint8_t boot[16] = {1, 2, 3};
 static char file[64];
-
-static void quiet(enum log_level level, const char *line, void *arg)
-{
-	(void)level;
-	(void)line;
-	(void)arg;
-}
 
 static int set_up(void **state)
 {

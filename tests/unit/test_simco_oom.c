@@ -11,34 +11,8 @@
 #include <cmocka.h>
 
 #include "proto-simco/simco.h"
+#include "tests/unit/failing_alloc.h"
 #include "tests/unit/simco_golden.h"
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-
-static unsigned long allowed = UINT32_MAX; /* allocations before one fails */
-static bool failed;
-
-static bool fails(void)
-{
-	if (allowed-- > 0)
-		return false;
-	allowed = UINT32_MAX;
-	failed = true;
-	return true;
-}
-
-void *__wrap_malloc(size_t n)
-{
-	return fails() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-	return fails() ? NULL : __real_calloc(n, size);
-}
 
 static unsigned asked, answered, closed;
 
@@ -140,8 +114,7 @@ static void test_every_allocation(void **state)
 		struct simco_cli *c;
 
 		asked = answered = closed = 0;
-		failed = false;
-		allowed = n++;
+		alloc_fail_after(n++, 1);
 		simco_cli_free(simco_cli_new(&cli_ops, NULL, &with));
 		s = simco_srv_new(&srv_ops, NULL, 65536, 0);
 		c = simco_cli_new(&cli_ops, NULL, &opts);
@@ -149,10 +122,10 @@ static void test_every_allocation(void **state)
 			scenario(c, s);
 		simco_cli_free(c);
 		simco_srv_free(s);
-		allowed = UINT32_MAX;
+		alloc_allowed = ALLOC_ALL;
 		assert_int_equal(answered, asked);
 		assert_true(closed <= 1);
-	} while (failed);
+	} while (alloc_failed);
 	assert_int_equal(asked, 40);
 	assert_true(n > 10);
 }

@@ -25,6 +25,7 @@
 #include "common/stream.h"
 #include "common/tls.h"
 #include "common/tls_int.h"
+#include "tests/unit/quiet.h"
 
 /* A key pair with its certificate, on disk and in memory. */
 struct identity {
@@ -179,13 +180,6 @@ static void on_accept(int fd, const struct addr_port *peer, void *arg)
 	(void)peer;
 	w->server.s = stream_adopt(w->loop, fd, &opts, &ops, &w->server);
 	assert_non_null(w->server.s);
-}
-
-static void quiet(enum log_level level, const char *line, void *arg)
-{
-	(void)level;
-	(void)line;
-	(void)arg;
 }
 
 static int set_up(void **state)
